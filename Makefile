@@ -1,0 +1,39 @@
+# One line a target.  PORT, HOST, ARGS and DATA may be set: make serve PORT=8123
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+HOST ?= 127.0.0.1
+DATA ?= ../shared/data
+BIN := $(VENV)/bin
+# The GPU build of ONNX Runtime where a driver answers, the CPU build elsewhere.
+DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+# torch on a host without a GPU: the pin names a build for the CPU where the index has one.
+TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
+
+.PHONY: install serve test check fmt bench clean train-init train-sentiment train-qa
+
+$(BIN)/.serving: pyproject.toml
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
+
+$(BIN)/.everything: $(BIN)/.serving
+	$(BIN)/pip install -q '$(TORCH)' && $(BIN)/pip install -q -e '.[$(DEVICE),convert,test]' && touch $@
+
+install: $(BIN)/.everything  ## everything: serving, conversion, training, tests
+
+serve: $(BIN)/.serving  ## the service with the default models
+	$(BIN)/albert-serve serve --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(BIN)/.everything  ## all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(BIN)/.everything  ## lint, format and types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+fmt: $(BIN)/.everything
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(BIN)/.everything  ## packed against padded against PyTorch, as ratios in one run
+	$(BIN)/python benchmarks/packing.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

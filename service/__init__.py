@@ -1,0 +1,3 @@
+"""albert-serve: a production inference service for ALBERT."""
+
+__version__ = "0.1.0"

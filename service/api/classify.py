@@ -1,0 +1,98 @@
+"""``POST /classify``"""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
+
+from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, ErrorBody, Pair
+from service.api.service import Job, Service, while_connected
+from service.errors import InvalidRequest, ServiceError, TooLarge
+from service.serving.device import Outcome
+from service.tasks.classification import Classification, EncodedText
+from service.types import Floats
+
+router = APIRouter(tags=["tasks"])
+Encoded = EncodedText | ServiceError
+STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
+
+
+@router.post(
+    "/classify",
+    response_model=ClassifyResponse,
+    responses={status: {"model": ErrorBody} for status in STATUSES},
+    summary="Labels for texts or pairs of texts",
+)
+async def classify(body: ClassifyRequest, request: Request) -> JSONResponse:
+    service: Service = request.app.state.service
+    deadline = service.deadline(request)
+    single = not isinstance(body.inputs, list)
+    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
+    _check_count(len(inputs), service.settings.max_inputs)
+    name = body.model or service.settings.classify_model
+    async with service.registry.lease(name, body.version, Classification) as engine, while_connected(request):
+        job = Job(service, engine)
+        task = engine.task
+        assert isinstance(task, Classification)
+        with job.stage("encode"):
+            size = sum(_size(item) for item in inputs)
+            encoded = await engine.text_work(size, _encode_all, service, task, inputs, body.long_text)
+        if single and isinstance(encoded[0], ServiceError):
+            raise encoded[0]
+        rows = [row for item in encoded if isinstance(item, EncodedText) for row in item.sequences]
+        outcomes = iter(await job.run(rows, deadline, PRIORITIES[body.priority]) if rows else [])
+        with job.stage("decode"):
+            results = [_result(task, body, item, outcomes) for item in encoded]
+        if single and isinstance(results[0], ServiceError):
+            raise results[0]
+        cut = sum(isinstance(item, EncodedText) and item.truncated for item in encoded)
+        service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
+        return job.respond({"results": [_shown(result) for result in results]})
+
+
+def _check_count(count: int, limit: int) -> None:
+    if count == 0:
+        raise InvalidRequest("inputs: the list is empty")
+    if count > limit:
+        raise TooLarge(f"inputs: {count} texts in one request; at most {limit} are taken (max_inputs)")
+
+
+def _size(item: str | Pair) -> int:
+    return len(item) if isinstance(item, str) else len(item.text) + len(item.text_pair or "")
+
+
+def _encode_all(service: Service, task: Classification, inputs: list[str | Pair], long_text: str) -> list[Encoded]:
+    return [_encode(service, task, item, long_text) for item in inputs]
+
+
+def _encode(service: Service, task: Classification, item: str | Pair, long_text: str) -> Encoded:
+    """One bad text is an error in its own place; the others go on."""
+    text, text_pair = (item, None) if isinstance(item, str) else (item.text, item.text_pair)
+    try:
+        service.check_text(text)
+        service.check_text(text_pair or "")
+        return task.encode(text, text_pair, long_text)  # type: ignore[arg-type]  # the schema lets nothing else in
+    except ServiceError as error:
+        return error
+
+
+def _result(
+    task: Classification, body: ClassifyRequest, item: Encoded, outcomes: Iterator[Outcome]
+) -> dict[str, object] | ServiceError:
+    if isinstance(item, ServiceError):
+        return item
+    logits: list[Floats] = []
+    # All of this item's outcomes are taken before any is judged, or the next item would get its rest.
+    for outcome in [next(outcomes) for _ in item.sequences]:
+        if isinstance(outcome, ServiceError):
+            return outcome
+        logits.append(outcome)
+    done = task.decode(item, logits, top_k=body.top_k, activation=body.activation)
+    labels = [{"label": label, "score": score} for label, score in done.labels]
+    return {"labels": labels, "tokens": done.tokens, "truncated": done.truncated, "windows": done.windows}
+
+
+def _shown(result: dict[str, object] | ServiceError) -> dict[str, object]:
+    if isinstance(result, ServiceError):
+        return {"error": {"code": result.code, "message": result.message}}
+    return result

@@ -1,0 +1,39 @@
+"""``GET /models`` and ``GET /models/{name}``: what is loaded, and what its manifests say."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from service.api.schemas import ErrorBody
+from service.api.service import Service
+from service.errors import ModelNotFound
+
+router = APIRouter(tags=["models"])
+
+
+@router.get("/models", summary="What is loaded, and what failed to load")
+async def list_models(request: Request) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    models = [
+        {"name": e.ref.name, "version": e.ref.version, "task": e.manifest.task, "labels": e.manifest.labels}
+        for e in service.registry.engines()
+    ]
+    failures = [
+        {"name": ref.name, "version": ref.version, "reason": reason}
+        for ref, reason in service.registry.failures.items()
+    ]
+    return {"models": models, "failures": failures}
+
+
+@router.get("/models/{name}", responses={404: {"model": ErrorBody}}, summary="The manifests of one model")
+async def show_model(name: str, request: Request) -> dict[str, Any]:
+    service: Service = request.app.state.service
+    engines = [engine for engine in service.registry.engines() if engine.ref.name == name]
+    if not engines:
+        known = ", ".join(sorted({engine.ref.name for engine in service.registry.engines()})) or "none"
+        raise ModelNotFound(f"no model {name!r} is loaded; loaded: {known}")
+    versions = [
+        engine.manifest.model_dump(mode="json") | {"device": str(engine.model.device), "token_budget": engine.budget}
+        for engine in engines
+    ]
+    return {"name": name, "versions": versions}

@@ -1,0 +1,139 @@
+"""Does the converted model answer as the original?  Compared through the code that will serve.
+
+The original is the Hugging Face PyTorch model, in float32, one sequence at a time.  The converted one runs every
+sequence alone, then all of them in mixed batches.
+"""
+
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from tqdm import tqdm
+
+from service.conversion.checkpoint import Checkpoint
+from service.conversion.texts import inputs, pairs
+from service.errors import ParityError
+from service.serving.engine import Engine
+from service.tasks.classification import Classification
+from service.tasks.question_answering import EncodedQuestion, QuestionAnswering
+from service.types import Floats, Sequence
+
+# Largest difference of a logit, as a share of the largest logit of its row (or of 1).  Float32 sums in another order;
+# float16 on a GPU rounds every layer's output to eleven bits.
+TOLERANCE = {"cpu": 5e-4, "cuda": 3e-2}
+BATCH_TOKENS = 1024
+
+
+def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Compare and report.  ParityError where a logit is off, or a label or a span is another one."""
+    questions = _questions(engine)
+    rows = [row for question in questions for row in question.sequences] if questions else _texts(engine)
+    original = _original(checkpoint)
+    wanted = [_reference(original, row) for row in tqdm(rows, desc="original", unit=" texts", leave=False)]
+    alone = [engine.run([row])[0] for row in tqdm(rows, desc="converted, alone", unit=" texts", leave=False)]
+    mixed = _mixed(engine, rows)
+    kind = engine.model.device.kind
+    report = {
+        "device": kind,
+        "tolerance": TOLERANCE[kind],
+        "max_difference_alone": _worst(wanted, alone),
+        "max_difference_in_batches": _worst(wanted, mixed),
+        "sequences": len(rows),
+        "longest": max(map(len, rows)),
+        "different_answers": _different(engine, questions, wanted, alone)
+        + _different(engine, questions, wanted, mixed),
+        "compared_with": f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}",
+    }
+    _judge(report)
+    return report
+
+
+def _judge(report: dict[str, Any]) -> None:
+    worst = max(report["max_difference_alone"], report["max_difference_in_batches"])
+    # The comparison is written so that a NaN fails it.
+    if not worst <= report["tolerance"]:
+        raise ParityError(
+            f"the logits differ by {worst:.2g} of the largest, the tolerance is {report['tolerance']:.2g}: "
+            "the converted model is damaged, or the weights are not those of this configuration"
+        )
+    if report["different_answers"]:
+        raise ParityError(f"{report['different_answers']} labels or spans differ from the original's")
+
+
+def _texts(engine: Engine) -> list[Sequence]:
+    task = engine.task
+    assert isinstance(task, Classification)
+    singles = [task.encode(text) for text in inputs()]
+    both = [task.encode(first, second) for first, second in pairs()]
+    return [row for encoded in singles + both for row in encoded.sequences]
+
+
+def _questions(engine: Engine) -> list[EncodedQuestion]:
+    task = engine.task
+    if not isinstance(task, QuestionAnswering):
+        return []
+    return [task.encode("Who repaired the clock, and when?", [text]) for text in inputs()]
+
+
+def _original(checkpoint: Checkpoint) -> torch.nn.Module:
+    kind = getattr(transformers, checkpoint.architecture)
+    model: torch.nn.Module = kind.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
+    return model.eval()
+
+
+def _reference(model: torch.nn.Module, row: Sequence) -> Floats:
+    """Logits of one row: (labels,), or (tokens, 2)."""
+    ids, types = (torch.from_numpy(part.astype(np.int64))[None] for part in (row.ids, row.types))
+    with torch.inference_mode():
+        out = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=types)
+    if "start_logits" in out:
+        return np.asarray(torch.stack([out.start_logits[0], out.end_logits[0]], dim=-1).numpy())
+    return np.asarray((out.sop_logits if "sop_logits" in out else out.logits)[0].numpy())
+
+
+def _mixed(engine: Engine, rows: Seq[Sequence]) -> list[Floats]:
+    """All rows in batches of neighbours that have nothing in common but the step."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    results: dict[int, Floats] = {}
+    batch: list[int] = []
+    for position, index in enumerate(order):
+        batch.append(int(index))
+        if sum(len(rows[i]) for i in batch) >= BATCH_TOKENS or position == len(order) - 1:
+            results |= dict(zip(batch, engine.run([rows[i] for i in batch]), strict=True))
+            batch = []
+    return [results[index] for index in range(len(rows))]
+
+
+def _worst(wanted: Seq[Floats], found: Seq[Floats]) -> float:
+    shares = [
+        float(np.abs(found_row - row).max()) / max(1.0, float(np.abs(row).max()))
+        for row, found_row in zip(wanted, found, strict=True)
+    ]
+    return float(np.max(shares))
+
+
+def _different(engine: Engine, questions: Seq[EncodedQuestion], wanted: Seq[Floats], found: Seq[Floats]) -> int:
+    """How many labels, or spans, are not the same; a tie within the tolerance may fall either way."""
+    task, slack = engine.task, TOLERANCE[engine.model.device.kind]
+    if isinstance(task, QuestionAnswering):
+        return _different_spans(task, questions, wanted, found)
+    different = 0
+    for row, found_row in zip(wanted, found, strict=True):
+        margin = float(row[row.argmax()] - row[found_row.argmax()])
+        different += margin > slack * max(1.0, float(np.abs(row).max()))
+    return different
+
+
+def _different_spans(
+    task: QuestionAnswering, questions: Seq[EncodedQuestion], wanted: Seq[Floats], found: Seq[Floats]
+) -> int:
+    different, position = 0, 0
+    for question in questions:
+        rows = slice(position, position + len(question.windows))
+        position = rows.stop
+        best, second = (task.decode(question, logits[rows], top_k=2).answers for logits in (wanted, found))
+        tie = len(best) > 1 and best[0].score - best[1].score < 0.01
+        different += not tie and (best[0].start, best[0].end) != (second[0].start, second[0].end)
+    return different

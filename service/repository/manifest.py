@@ -1,0 +1,64 @@
+"""``manifest.json``: all that is known of one version of a model.  Read at load, written once, never changed."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# A plain name in the version's own folder: a manifest must not reach outside it.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TokenizerFacts(_Part):
+    file: FileName = "tokenizer.json"
+    cls_token: str = "[CLS]"
+    sep_token: str = "[SEP]"
+
+
+class Graphs(_Part):
+    """The graphs for one kind of device, and the precision that they compute in."""
+
+    precision: Literal["float32", "float16"]
+    embed: FileName
+    layers: FileName
+    head: FileName
+
+
+class Manifest(_Part):
+    """Facts under the names of Hugging Face's configurations where it has them; lengths in tokens."""
+
+    format: Literal[1] = 1
+    name: str
+    version: int = Field(ge=1)
+    task: Literal["text-classification", "question-answering"]
+    labels: list[str] = []
+    problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
+    max_length: int = Field(ge=8)  # the longest sequence that the model can see
+    window: int = Field(ge=8)  # the length of the windows that a long text is cut into
+    overlap: int = Field(default=0, ge=0)  # tokens that neighbouring windows of a document share
+    layers: int = Field(ge=1)
+    architecture: dict[str, Any]
+    tokenizer: TokenizerFacts = TokenizerFacts()
+    graphs: dict[Literal["cpu", "cuda"], Graphs]
+    sha256: dict[FileName, Sha256]  # of every file that serving reads
+    temperature: float = Field(default=1.0, gt=0)  # logits are divided by it
+    no_answer_threshold: float = 0.0  # "no answer" wins when its logit leads by more than this
+    parity: dict[str, Any] = {}
+    quality: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Manifest":
+        named = {name for graphs in self.graphs.values() for name in (graphs.embed, graphs.layers, graphs.head)}
+        unsummed = (named | {self.tokenizer.file}) - self.sha256.keys()
+        if unsummed:
+            raise ValueError(f"no checksum for {', '.join(sorted(unsummed))}")
+        if self.task == "text-classification" and (not self.labels or self.problem_type is None):
+            raise ValueError("a classifier needs labels and a problem_type")
+        if self.window > self.max_length or self.overlap >= self.window:
+            raise ValueError("wanted overlap < window <= max_length")
+        return self

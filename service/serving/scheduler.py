@@ -1,0 +1,130 @@
+"""Which sequences run next: pure policy, with no clock and no thread of its own.
+
+Least remaining work first, with ageing.  A sequence's rank is
+
+    rank = cost + ageing * arrived + (bulk: ageing * bulk_delay)
+
+in seconds of device time, and the lowest goes first.  Two sequences age alike, so their order never changes while
+they wait, and the rank can be written once as a constant: a sequence is overtaken only by those that arrive within
+``cost / ageing`` seconds after it, plus ``bulk_delay`` for bulk work.  So nothing starves.  Each step takes the
+sequence of lowest rank, whatever its size, and fills the budget with others of the same model.
+"""
+
+import bisect
+import heapq
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from service.types import ModelRef, Priority
+
+LOOK_AHEAD = 64  # sequences too long for what is left of a budget that are passed over while it is filled
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    ageing: float = 0.1
+    bulk_delay: float = 30.0  # seconds
+
+    def rank(self, cost: float, arrived: float, priority: Priority) -> float:
+        """``cost`` in seconds of device time that are left, ``arrived`` on the caller's clock."""
+        late = self.bulk_delay if priority is Priority.BULK else 0.0
+        return cost + self.ageing * (arrived + late)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One sequence that waits.  ``cost`` is in seconds of device time, ``deadline`` on the caller's clock."""
+
+    key: int
+    model: ModelRef
+    tokens: int
+    cost: float
+    arrived: float
+    deadline: float
+    priority: Priority = Priority.INTERACTIVE
+
+
+@dataclass(slots=True)
+class Scheduler:
+    """Holds what waits for one device, over all its models.  Every job that is added leaves once: by ``next_step``,
+    ``expire`` or ``remove``.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    tokens: int = 0  # that wait
+    cost: float = 0.0  # of all that waits
+    _jobs: dict[int, "_Ranked"] = field(default_factory=dict)
+    _queues: dict[ModelRef, list["_Ranked"]] = field(default_factory=dict)
+    _deadlines: list[tuple[float, int]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, job: Job) -> None:
+        ranked = _Ranked((self.policy.rank(job.cost, job.arrived, job.priority), job.key), job)
+        self._jobs[job.key] = ranked
+        bisect.insort(self._queues.setdefault(job.model, []), ranked, key=attrgetter("rank"))
+        heapq.heappush(self._deadlines, (job.deadline, job.key))
+        self.tokens += job.tokens
+        self.cost += job.cost
+
+    def remove(self, key: int) -> bool:
+        """Forget a job that nobody waits for any more; False where it is not here."""
+        ranked = self._jobs.pop(key, None)
+        if ranked is None:
+            return False
+        queue = self._queues[ranked.job.model]
+        del queue[bisect.bisect_left(queue, ranked.rank, key=attrgetter("rank"))]
+        if not queue:
+            del self._queues[ranked.job.model]
+        self.tokens -= ranked.job.tokens
+        self.cost = self.cost - ranked.job.cost if self._jobs else 0.0  # no rounding error outlives the queue
+        return True
+
+    def expire(self, now: float) -> list[Job]:
+        """Take out and return what is past its deadline."""
+        late = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, key = heapq.heappop(self._deadlines)
+            if key in self._jobs:
+                late.append(self._jobs[key].job)
+                self.remove(key)
+        return late
+
+    def next_step(self, budgets: dict[ModelRef, int]) -> list[Job]:
+        """Take out and return the next step: jobs of one model, within its budget in tokens (one job may exceed it)."""
+        if not self._queues:
+            return []
+        queue = min(self._queues.values(), key=lambda queue: queue[0].rank)
+        chosen = list(_fill(queue, budgets[queue[0].job.model]))
+        for job in chosen:
+            self.remove(job.key)
+        return chosen
+
+    def ahead(self, cost: float, arrived: float, priority: Priority) -> float:
+        """Seconds of device time that would go before such a job, by today's queue."""
+        rank = (self.policy.rank(cost, arrived, priority), 0)
+        before = (itertools.takewhile(lambda other: other.rank < rank, queue) for queue in self._queues.values())
+        return sum(ranked.job.cost for ranked in itertools.chain.from_iterable(before))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    rank: tuple[float, int]  # the key makes it unique
+    job: Job
+
+
+def _fill(queue: list[_Ranked], budget: int) -> Iterator[Job]:
+    passed_over = 0
+    for position, ranked in enumerate(queue):
+        if position and ranked.job.tokens > budget:
+            passed_over += 1
+            if passed_over > LOOK_AHEAD:
+                return
+            continue
+        yield ranked.job
+        budget -= ranked.job.tokens
+        if budget <= 0:
+            return

@@ -1,0 +1,123 @@
+"""Text classification: texts or pairs to sequences, logits to labels with scores."""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import InvalidRequest, TextTooLong
+from service.tasks.text import Tokenizer, cut_pair
+from service.types import Floats, Ints, Sequence
+
+Activation = Literal["softmax", "sigmoid", "none"]
+LongText = Literal["truncate", "windows", "error"]
+Doubles = npt.NDArray[np.float64]
+ACTIVATIONS: dict[str, Activation] = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """One input as ``sequences``: one, or one a window.  ``tokens`` is what they cost together."""
+
+    sequences: list[Sequence]
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """``labels`` with scores, best first."""
+
+    labels: list[tuple[str, float]]
+    tokens: int
+    truncated: bool
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """The task of one classifier.  Lengths are in tokens, frame included.
+
+    ``window`` is the length of the windows of ``long_text="windows"``; ``temperature`` divides the logits.
+    """
+
+    tokenizer: Tokenizer
+    labels: Seq[str]
+    problem_type: str
+    max_length: int
+    window: int
+    temperature: float = 1.0
+
+    def encode(self, text: str, text_pair: str | None = None, long_text: LongText = "truncate") -> EncodedText:
+        """InvalidRequest for a text without any token; TextTooLong where ``long_text`` is "error" and it is."""
+        first = self.tokenizer.encode(text).ids
+        second = None if text_pair is None else self.tokenizer.encode(text_pair).ids
+        if len(first) == 0 or (second is not None and len(second) == 0):
+            raise InvalidRequest("the text is empty, or holds nothing that the model has a token for")
+        frame = 2 if second is None else 3
+        tokens = len(first) + (0 if second is None else len(second)) + frame
+        if tokens <= self.max_length:
+            return EncodedText([self.tokenizer.frame(first, second)], tokens, truncated=False)
+        if long_text == "error":
+            raise TextTooLong(
+                f"the text has {tokens} tokens, the model sees {self.max_length}: shorten it, or ask for "
+                "long_text 'truncate' or 'windows'"
+            )
+        if long_text == "windows":
+            sequences = self._windows(first, second)
+            return EncodedText(sequences, sum(len(row) for row in sequences), truncated=False)
+        if second is None:
+            cut = self.tokenizer.frame(first[: self.max_length - 2])
+        else:
+            cut = self.tokenizer.frame(*cut_pair(first, second, self.max_length - 3))
+        return EncodedText([cut], len(cut), truncated=True)
+
+    def _windows(self, first: Ints, second: Ints | None) -> list[Sequence]:
+        """Windows of about equal length; of a pair the shorter text stays whole, beside each part of the longer one."""
+        if second is None:
+            return [self.tokenizer.frame(part) for part in _parts(first, self.window - 2)]
+        room = self.max_length - 3 - min(len(first), len(second))
+        if room < self.max_length // 4:
+            raise TextTooLong(
+                f"both texts of the pair are long ({len(first)} and {len(second)} tokens): shorten one of them, or "
+                "ask for long_text 'truncate'"
+            )
+        if len(first) > len(second):
+            return [self.tokenizer.frame(part, second) for part in _parts(first, room)]
+        return [self.tokenizer.frame(first, part) for part in _parts(second, room)]
+
+    def decode(
+        self, encoded: EncodedText, logits: Seq[Floats], *, top_k: int | None = None,
+        activation: Activation | None = None,
+    ) -> Classified:  # fmt: skip
+        """Scores of each window by ``activation``, then their mean, each window weighted by its tokens."""
+        kind = activation or ACTIVATIONS[self.problem_type]
+        scores = activate(np.stack(logits).astype(np.float64) / self.temperature, kind)  # (windows, labels)
+        weights = np.array([len(row) for row in encoded.sequences], dtype=np.float64)
+        pooled = weights @ scores / weights.sum()
+        order = np.argsort(-pooled, kind="stable")[: top_k or len(pooled)]
+        labels = [(self.labels[index], float(pooled[index])) for index in order]
+        return Classified(labels, encoded.tokens, encoded.truncated, len(encoded.sequences))
+
+
+def activate(logits: Doubles, kind: Activation) -> Doubles:
+    """``logits`` (..., labels) to scores of the same shape."""
+    if kind == "softmax":
+        # The true maximum goes first: nothing overflows then, whatever the gap.
+        exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return np.asarray(exp / exp.sum(axis=-1, keepdims=True))
+    if kind == "sigmoid":
+        # The same function with an exponent that is never positive.
+        small = np.exp(-np.abs(logits))
+        return np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+    return logits
+
+
+def _parts(ids: Ints, room: int) -> list[Ints]:
+    return np.array_split(ids, -(-len(ids) // room))

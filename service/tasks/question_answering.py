@@ -1,0 +1,192 @@
+"""Extractive question answering: a question and documents to windows, logits to spans of the caller's own text.
+
+How spans are scored.  In a window, the span from token i to token j has the logit ``start[i] + end[j]``, and "no
+answer" has that of the first token, ``start[0] + end[0]`` (Devlin et al. 2018, section 4.3).  Windows of one document
+overlap, so a span may be seen by several: its best logit counts.  "No answer" is as sure as the window that believes
+in it least, for one window with an answer is enough.  All spans of all documents of a request, and "no answer", then
+share one softmax: their scores compare, and sum to at most one.
+"""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.errors import InvalidRequest, TextTooLong
+from service.tasks.text import Tokenizer, Tokens
+from service.types import Floats, Sequence
+
+Spans = npt.NDArray[np.float64]
+NEVER = -np.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a document as the model sees it: which, where it begins there (in tokens), and where in the row."""
+
+    document: int
+    start: int
+    length: int
+    sequence: Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedQuestion:
+    texts: list[str]
+    documents: list[Tokens]
+    windows: list[Window]
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        return [window.sequence for window in self.windows]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(window.sequence) for window in self.windows)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``start`` and ``end`` are code points, half open: ``text == documents[document][start:end]``."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+    document: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    answers: list[Answer]
+    no_answer_score: float
+    tokens: int
+    windows: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionAnswering:
+    """The task of one reader.  ``window`` and ``overlap`` are in tokens, a window with its frame and the question.
+
+    ``no_answer_threshold`` is in logits: "no answer" wins when it leads the best span by more.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int
+    window: int
+    overlap: int
+    no_answer_threshold: float = 0.0
+    temperature: float = 1.0
+
+    def encode(self, question: str, documents: Seq[str]) -> EncodedQuestion:
+        """InvalidRequest for a text without any token; TextTooLong for a question that leaves documents no room."""
+        asked = self.tokenizer.encode(question)
+        if not len(asked):
+            raise InvalidRequest("the question is empty, or holds nothing that the model has a token for")
+        # A long question may use the model's full length, as long as half of it is left for the document.
+        room = max(self.window - 3 - len(asked), min(self.max_length - 3 - len(asked), self.window // 2))
+        if room < self.window // 4:
+            raise TextTooLong(
+                f"the question has {len(asked)} tokens, which leaves no room for a document in the "
+                f"{self.max_length} tokens that the model sees: shorten it"
+            )
+        tokens = [self.tokenizer.encode(document) for document in documents]
+        for index, document in enumerate(tokens):
+            if not len(document):
+                raise InvalidRequest(f"document {index} is empty, or holds nothing that the model has a token for")
+        step = room - min(self.overlap, room // 2)
+        windows = [
+            Window(index, start, len(part := document.part(start, start + room)), self._frame(asked, part))
+            for index, document in enumerate(tokens)
+            for start in _starts(len(document), room, step)
+        ]
+        return EncodedQuestion(list(documents), tokens, windows)
+
+    def _frame(self, asked: Tokens, part: Tokens) -> Sequence:
+        return self.tokenizer.frame(asked.ids, part.ids)
+
+    def decode(
+        self, encoded: EncodedQuestion, logits: Seq[Floats], *, top_k: int = 1, max_answer_tokens: int = 30,
+        no_answer: bool = False,
+    ) -> Answered:  # fmt: skip
+        """The best ``top_k`` spans that do not overlap; with ``no_answer`` none where "no answer" wins."""
+        spans, null = self._spans(encoded, logits, max_answer_tokens)
+        best = max(float(of_document.max()) for of_document in spans)
+        # Shifted by the largest logit, so that nothing overflows.
+        shift = max(best, null)
+        total = sum(float(np.exp(of_document - shift).sum()) for of_document in spans) + np.exp(null - shift)
+        answers = []
+        if not (no_answer and null - best > self.no_answer_threshold / self.temperature):
+            answers = [
+                _answer(encoded, document, first, last, float(np.exp(logit - shift) / total))
+                for document, first, last, logit in _best_apart(spans, top_k)
+            ]
+        return Answered(answers, float(np.exp(null - shift) / total), encoded.tokens, len(encoded.windows))
+
+    def _spans(self, encoded: EncodedQuestion, logits: Seq[Floats], longest: int) -> tuple[list[Spans], float]:
+        """Each document's logits by (tokens in the span - 1, first token), and the logit of "no answer"."""
+        spans = [np.full((min(longest, len(tokens)), len(tokens)), NEVER) for tokens in encoded.documents]
+        null = np.inf
+        for window, values in zip(encoded.windows, logits, strict=True):
+            scaled = values.astype(np.float64) / self.temperature
+            null = min(null, float(scaled[0].sum()))
+            inside = scaled[window.sequence.second : window.sequence.second + window.length]  # without the last [SEP]
+            start, end = inside[:, 0], inside[:, 1]
+            table = spans[window.document][:, window.start : window.start + window.length]
+            for extra in range(min(len(table), window.length)):
+                row = table[extra, : window.length - extra]
+                np.maximum(row, start[: window.length - extra] + end[extra:], out=row)
+        for table, text, tokens in zip(spans, encoded.texts, encoded.documents, strict=True):
+            _forbid_blank(table, text, tokens)
+        return spans, null
+
+
+def _starts(tokens: int, room: int, step: int) -> range:
+    """Where windows begin: each ``step`` after the last, until one reaches the end."""
+    return range(0, max(1, tokens - room + step), step)
+
+
+def _forbid_blank(table: Spans, text: str, tokens: Tokens) -> None:
+    """A single token can be nothing but white space (SentencePiece's lone mark); a span of only such is no answer."""
+    blank = np.array([not text[start:end].strip() for start, end in tokens.offsets])
+    if not blank.any() or blank.all():
+        return
+    upto = np.concatenate(([0], np.cumsum(blank)))
+    for extra in range(len(table)):
+        firsts = np.arange(len(tokens) - extra)
+        only_blank = upto[firsts + extra + 1] - upto[firsts] == extra + 1
+        table[extra, : len(firsts)][only_blank] = NEVER
+
+
+def _best_apart(spans: list[Spans], top_k: int) -> list[tuple[int, int, int, float]]:
+    """(document, first token, last token, logit), best first; each chosen span rules out those that touch it."""
+    tables = [table.copy() if top_k > 1 else table for table in spans]
+    bests = [_best(table) for table in tables]
+    chosen: list[tuple[int, int, int, float]] = []
+    while len(chosen) < top_k:
+        document = max(range(len(tables)), key=lambda index: bests[index][2])
+        first, last, logit = bests[document]
+        if logit == NEVER:
+            break
+        chosen.append((document, first, last, logit))
+        if len(chosen) == top_k:
+            break
+        for extra, row in enumerate(tables[document]):
+            row[max(0, first - extra) : last + 1] = NEVER
+        bests[document] = _best(tables[document])
+    return chosen
+
+
+def _best(table: Spans) -> tuple[int, int, float]:
+    extra, first = np.unravel_index(int(table.argmax()), table.shape)
+    return int(first), int(first + extra), float(table[extra, first])
+
+
+def _answer(encoded: EncodedQuestion, document: int, first: int, last: int, score: float) -> Answer:
+    text, offsets = encoded.texts[document], encoded.documents[document].offsets
+    start, end = int(offsets[first, 0]), int(offsets[last, 1])
+    # SentencePiece counts the space before a word to the word.
+    start += len(text[start:end]) - len(text[start:end].lstrip())
+    end -= len(text[start:end]) - len(text[start:end].rstrip())
+    return Answer(text[start:end], score, start, end, document)

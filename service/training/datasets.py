@@ -1,0 +1,119 @@
+"""Files to examples: labelled texts (TSV, CSV, JSONL) and questions (JSON in SQuAD's form), plain or ``.xz``."""
+
+import csv
+import itertools
+import json
+import lzma
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from service.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text, or a pair of texts, and its label."""
+
+    label: str
+    text: str
+    text_pair: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question on one context.  ``answers`` are (text, first code point in the context); none: it has no answer."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[tuple[str, int], ...]
+    title: str = ""
+
+
+def read_labelled(path: Path) -> list[Labelled]:
+    """Rows with the columns ``label``, ``text`` and perhaps ``text_pair``.  DataError names file and line."""
+    rows = [_labelled(path, line, row) for line, row in _rows(path)]
+    if len({row.label for row in rows}) < 2:
+        raise DataError(f"{path}: a classifier needs at least two labels, this file has {len({r.label for r in rows})}")
+    return rows
+
+
+def read_questions(path: Path) -> list[Question]:
+    """A SQuAD file, version 1.1 or 2.0.  DataError where an answer does not stand where the file says it does."""
+    with _open(path) as file:
+        try:
+            data = json.load(file)["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not in SQuAD's form (an object with 'data'): {error}") from error
+    questions = [
+        _question(path, article, paragraph, qa)
+        for article in data
+        for paragraph in article["paragraphs"]
+        for qa in paragraph["qas"]
+    ]
+    if not questions:
+        raise DataError(f"{path}: no questions in it")
+    return questions
+
+
+def texts_of(paths: Iterable[Path], lines: int = 60_000) -> Iterator[str]:
+    """Every text of labelled files and of questions; of a ``.txt`` its first ``lines`` lines."""
+    for path in paths:
+        name = path.name.removesuffix(".xz")
+        if name.endswith(".json"):
+            questions = read_questions(path)
+            yield from dict.fromkeys(question.context for question in questions)
+            yield from (question.question for question in questions)
+        elif name.endswith(".txt"):
+            with _open(path) as file:
+                yield from (line[:20_000] for line in itertools.islice(file, lines))
+        else:
+            yield from (row.text for row in read_labelled(path))
+
+
+def _question(path: Path, article: Any, paragraph: Any, qa: Any) -> Question:
+    context = paragraph["context"]
+    answers = tuple((answer["text"], answer["answer_start"]) for answer in qa["answers"])
+    for text, start in answers:
+        if context[start : start + len(text)] != text:
+            raise DataError(f"{path}: question {qa['id']}: the answer {text!r} is not at {start} of its context")
+    return Question(str(qa["id"]), qa["question"], context, answers, article.get("title", ""))
+
+
+def _labelled(path: Path, line: int, row: Any) -> Labelled:
+    try:
+        label, text = row["label"], row["text"]
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path}, line {line}: wants 'label' and 'text'") from error
+    if not label or not isinstance(text, str) or not text.strip():
+        raise DataError(f"{path}, line {line}: label or text is empty")
+    return Labelled(str(label), text, row.get("text_pair") or None)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    name = path.name.removesuffix(".xz")
+    with _open(path) as file:
+        if name.endswith((".tsv", ".csv")):
+            tabbed = name.endswith(".tsv")
+            # Quotes in a TSV are quotes in the text.
+            dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabbed else {}
+            yield from enumerate(csv.DictReader(file, **dialect), start=2)
+        elif name.endswith(".jsonl"):
+            for line, text in enumerate(file, start=1):
+                try:
+                    yield line, json.loads(text)
+                except ValueError as error:
+                    raise DataError(f"{path}, line {line}: not JSON: {error}") from error
+        else:
+            raise DataError(f"{path}: wants .tsv, .csv or .jsonl, plain or .xz")
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        if path.suffix == ".xz":
+            return lzma.open(path, "rt", encoding="utf-8", newline="")
+        return path.open(encoding="utf-8", newline="")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error

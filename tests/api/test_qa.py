@@ -1,0 +1,96 @@
+"""POST /qa: spans of the caller's own text."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "The ferry leaves at half past six.  Who repaired the clock?  Clara repaired it in 1887."
+
+
+async def ask(client: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
+    response = await client.post("/qa", json={"question": "Who repaired the clock?"} | body)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def test_an_answer_is_a_span_of_the_text(client: httpx.AsyncClient) -> None:
+    body = await ask(client, context=TEXT)
+
+    (answer,) = body["answers"]
+    assert TEXT[answer["start"] : answer["end"]] == answer["text"] != ""
+    assert 0 < answer["score"] <= 1
+    assert answer["document"] == 0
+    assert body["windows"] == 1
+
+
+async def test_documents_are_named_by_id_or_by_place(client: httpx.AsyncClient) -> None:
+    documents = [{"id": "a", "text": TEXT}, "Copper conducts electricity.", {"text": "The river changed."}]
+    body = await ask(client, documents=documents, top_k=20)
+
+    texts = {"a": TEXT, 1: "Copper conducts electricity.", 2: "The river changed."}
+    assert {answer["document"] for answer in body["answers"]} <= {"a", 1, 2}
+    assert len(body["answers"]) > 3
+    for answer in body["answers"]:
+        assert texts[answer["document"]][answer["start"] : answer["end"]] == answer["text"]
+    scores = [answer["score"] for answer in body["answers"]]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) + body["no_answer_score"] <= 1 + 1e-6
+
+
+async def test_a_long_text_costs_windows_and_its_end_is_still_read(client: httpx.AsyncClient) -> None:
+    body = await ask(client, context="The ferry leaves at half past six. " * 60, top_k=100)
+
+    assert body["windows"] > 10
+    assert max(answer["start"] for answer in body["answers"]) > 1500
+
+
+async def test_offsets_count_code_points(client: httpx.AsyncClient) -> None:
+    text = "🎉🎉 昨天下午三点,他们在图书馆门口见面。 e\u0301tude İstanbul ok"
+    body = await ask(client, context=text, top_k=50, max_answer_tokens=3)
+
+    assert len(body["answers"]) > 5
+    for answer in body["answers"]:
+        assert text[answer["start"] : answer["end"]] == answer["text"] == answer["text"].strip() != ""
+
+
+async def test_no_answer_follows_the_manifests_threshold(client: httpx.AsyncClient, app: Any) -> None:
+    body = {"context": TEXT, "no_answer": True}
+    engine = app.state.service.registry.engines()[0]
+    assert engine.ref.name == "qa"
+    counts = []
+    for threshold in (-1000.0, 1000.0):
+        object.__setattr__(engine.task, "no_answer_threshold", threshold)
+        counts.append(len((await ask(client, **body))["answers"]))
+    always = await ask(client, context=TEXT, no_answer=False)
+
+    assert counts == [0, 1]
+    assert len(always["answers"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"question": "q"}, 422, "either context or documents"),
+        ({"question": "q", "context": "a", "documents": ["b"]}, 422, "either context or documents"),
+        ({"question": "q", "documents": []}, 422, "empty"),
+        ({"question": "", "context": "ok"}, 422, "question"),
+        ({"question": "ok", "context": "  \n "}, 422, "document 0"),
+        ({"question": "ok", "documents": ["ok", ""]}, 422, "document 1"),
+        ({"question": "why " * 100, "context": "ok"}, 422, "question has"),
+        ({"question": "ok", "context": "ok", "top_k": 0}, 422, "top_k"),
+        ({"question": "ok", "context": "ok", "max_answer_tokens": 0}, 422, "max_answer_tokens"),
+        ({"question": "ok", "documents": ["ok"] * 513}, 413, "513"),
+        ({"question": "ok", "context": "ok", "model": "sentiment"}, 409, "text-classification"),
+    ],
+)
+async def test_what_cannot_be_answered_is_refused(
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, said: str
+) -> None:
+    response = await client.post("/qa", json=body)
+
+    assert response.status_code == status
+    assert said in response.json()["error"]["message"]
