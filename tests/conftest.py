@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach a network
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -17,7 +18,7 @@ from service.settings import Settings
 from tests.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
-SENTIMENT = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+SENTIMENT: dict[str, Any] = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
 
 
 @pytest.fixture(scope="session")

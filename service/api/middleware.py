@@ -81,7 +81,7 @@ class Gate:
     def _check_key(self, scope: Scope, headers: Headers) -> None:
         if not self.settings.api_keys or scope["path"].startswith(OPEN):
             return
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode()
+        given = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
         # Compared in constant time, all of them: how long it takes tells nothing of the key.
         matches = [hmac.compare_digest(given, key.encode()) for key in self.settings.api_keys]
         if not any(matches):

@@ -1,0 +1,121 @@
+"""Every ALBERT that its configuration can describe, against PyTorch, through the code that serves."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from service.conversion.checkpoint import Shape, read_checkpoint
+from service.conversion.graph import group_ranges
+from service.conversion.pipeline import Options, draft, write_files
+from service.conversion.verify import verify
+from service.runtime.packing import Pack
+from service.runtime.providers import choose
+from service.serving.engine import Engine, make_model, make_task
+from tests.checkpoints import TINY, save_checkpoint
+from tests.fakes import row
+
+CLASSIFIER, READER, PRETRAINED = "AlbertForSequenceClassification", "AlbertForQuestionAnswering", "AlbertForPreTraining"
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"num_hidden_groups": 3},
+    {"num_hidden_layers": 5, "num_hidden_groups": 2},
+    {"num_hidden_layers": 4, "num_hidden_groups": 2, "inner_group_num": 2},
+    {"inner_group_num": 3},
+    {"hidden_act": "gelu"},
+    {"hidden_act": "gelu_new"},
+    {"hidden_act": "relu"},
+    {"embedding_size": 48},
+    {"num_attention_heads": 12},
+    {"num_hidden_layers": 1},
+    {"layer_norm_eps": 1e-5},
+    {"type_vocab_size": 4},
+]
+
+
+def converted(checkpoint: Path, folder: Path) -> Engine:
+    """The engine of ``checkpoint``, its files written to ``folder``; nothing verified yet."""
+    read = read_checkpoint(str(checkpoint))
+    folder.mkdir(exist_ok=True)
+    manifest = draft(read, Options("tiny"), write_files(read, folder), folder)
+    return Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 256)
+
+
+@pytest.mark.parametrize("architecture", [CLASSIFIER, READER, PRETRAINED])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_answers_as_pytorch_does(tmp_path: Path, architecture: str, shape: dict[str, Any]) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", architecture, **shape)
+    report = verify(converted(checkpoint, tmp_path / "files"), read_checkpoint(str(checkpoint)))
+
+    assert report["max_difference_alone"] < 1e-5
+    assert report["max_difference_in_batches"] < 1e-5
+    assert report["longest"] == TINY["max_position_embeddings"]
+
+
+@pytest.mark.parametrize(("problem", "labels"), [("multi_label_classification", 3), ("regression", 1), (None, 4)])
+def test_every_kind_of_classifier_converts(tmp_path: Path, problem: str | None, labels: int) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", num_labels=labels, problem_type=problem)
+    engine = converted(checkpoint, tmp_path / "files")
+
+    assert engine.manifest.problem_type == (problem or "single_label_classification")
+    assert engine.manifest.labels == [f"LABEL_{index}" for index in range(labels)]
+    assert verify(engine, read_checkpoint(str(checkpoint)))["different_answers"] == 0
+
+
+def test_half_precision_weights_are_stored_as_they_are(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", half=True)
+    read = read_checkpoint(str(checkpoint))
+    engine = converted(checkpoint, tmp_path / "files")
+
+    assert read.dtype == "float16"
+    assert (tmp_path / "files" / "weights.bin").stat().st_size < read.weight_bytes * 1.05
+    assert verify(engine, read)["max_difference_alone"] < 1e-5
+
+
+@pytest.mark.parametrize("layers", [12, 24])
+def test_the_shared_layer_is_stored_once_however_deep(tmp_path: Path, layers: int) -> None:
+    big: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024, "embedding_size": 64, "num_hidden_layers": layers}
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", **big)
+    converted(checkpoint, tmp_path / "files")
+
+    size = sum(path.stat().st_size for path in (tmp_path / "files").iterdir() if path.name != "tokenizer.json")
+    assert size < read_checkpoint(str(checkpoint)).weight_bytes * 1.05
+
+
+@pytest.mark.parametrize(("layers", "groups"), list(itertools.combinations_with_replacement([1, 2, 3, 5, 7, 12], 2)))
+def test_groups_own_the_layers_that_transformers_gives_them(layers: int, groups: int) -> None:
+    layers, groups = max(layers, groups), min(layers, groups)
+    shape = Shape(10, 4, 4, layers, groups, 1, 1, 4, "relu", 8, 2, 1e-12)
+
+    owners = [group for group, (start, end) in enumerate(group_ranges(shape)) for _ in range(start, end)]
+    assert owners == [int(i / (layers / groups)) for i in range(layers)]
+
+
+def test_cuda_graphs_pack_in_half_precision_and_read_the_same_weights(tmp_path: Path) -> None:
+    converted(save_checkpoint(tmp_path / "checkpoint"), tmp_path / "files")
+
+    graph = onnx.load(tmp_path / "files" / "layers.cuda.onnx", load_external_data=False).graph
+    (body,) = (node.attribute[0].g for node in graph.node if node.op_type == "Loop")
+    operators = [node.op_type for node in body.node]
+    assert "PackedMultiHeadAttention" in operators
+    assert "Gather" not in operators  # nothing is padded
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    places = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    assert places == {"weights.bin"}
+
+
+def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:
+    """The door to stepping: layers one by one, across groups, are the layers all at once."""
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", num_hidden_layers=5, num_hidden_groups=2)
+    engine = converted(checkpoint, tmp_path / "files")
+    pack = Pack.of([row(5), row(9), row(2)])
+    whole = engine.model.advance(engine.model.begin(pack), pack, 5)
+    stepped = engine.model.begin(pack)
+    for layers in (1, 3, 1):
+        stepped = engine.model.advance(stepped, pack, layers)
+
+    np.testing.assert_array_equal(stepped.value, whole.value)
+    assert stepped.depth == whole.depth == 5
