@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -40,6 +41,8 @@ def serve(settings: Settings) -> int:
     if settings.workers == 1:
         from service.api.app import create_app
 
+        # uvicorn drains on SIGTERM and then raises it again; a stop that was asked for is no failure.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
         uvicorn.run(create_app(settings), **common)
         return 0
     folder = tempfile.mkdtemp(prefix="albert-serve-metrics-")

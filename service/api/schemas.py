@@ -63,7 +63,7 @@ class QaRequest(_Request):
     context: Text | None = Field(None, description="The one text to look in; or give documents.")
     documents: list[Text | Document] | None = Field(None, description="Texts to look in, plain or with an id.")
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")
-    max_answer_tokens: int = Field(30, ge=1, le=200, description="Longest answer, in tokens.")
+    max_answer_tokens: int = Field(30, ge=1, le=100, description="Longest answer, in tokens.")
     no_answer: bool = Field(False, description="True: no answers where the documents hold none.")
 
     model_config = ConfigDict(

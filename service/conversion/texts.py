@@ -1,4 +1,4 @@
-"""Real sentences of several kinds, our own, and inputs of many lengths made of them: what conversions are checked on."""
+"""Real sentences of several kinds, our own, and inputs of many lengths made of them, to check conversions on."""
 
 import itertools
 from collections.abc import Iterator

@@ -17,7 +17,8 @@ from service.errors import InvalidRequest, TextTooLong
 from service.tasks.text import Tokenizer, Tokens
 from service.types import Floats, Sequence
 
-Spans = npt.NDArray[np.float64]
+# One document's logits by (tokens in the span - 1, first token).  Single precision: nothing in a request is larger.
+Spans = npt.NDArray[np.float32]
 NEVER = -np.inf
 
 
@@ -115,21 +116,23 @@ class QuestionAnswering:
         best = max(float(of_document.max()) for of_document in spans)
         # Shifted by the largest logit, so that nothing overflows.
         shift = max(best, null)
-        total = sum(float(np.exp(of_document - shift).sum()) for of_document in spans) + np.exp(null - shift)
+        total = sum(_mass(of_document, shift) for of_document in spans) + np.exp(null - shift)
         answers = []
         if not (no_answer and null - best > self.no_answer_threshold / self.temperature):
             answers = [
                 _answer(encoded, document, first, last, float(np.exp(logit - shift) / total))
-                for document, first, last, logit in _best_apart(spans, top_k)
+                for document, first, last, logit in _best_apart(spans, encoded.documents, top_k)
             ]
         return Answered(answers, float(np.exp(null - shift) / total), encoded.tokens, len(encoded.windows))
 
     def _spans(self, encoded: EncodedQuestion, logits: Seq[Floats], longest: int) -> tuple[list[Spans], float]:
-        """Each document's logits by (tokens in the span - 1, first token), and the logit of "no answer"."""
-        spans = [np.full((min(longest, len(tokens)), len(tokens)), NEVER) for tokens in encoded.documents]
+        """The logits of each document's spans, and of "no answer"."""
+        spans = [
+            np.full((min(longest, len(tokens)), len(tokens)), NEVER, dtype=np.float32) for tokens in encoded.documents
+        ]
         null = np.inf
         for window, values in zip(encoded.windows, logits, strict=True):
-            scaled = values.astype(np.float64) / self.temperature
+            scaled = values / np.float32(self.temperature)
             null = min(null, float(scaled[0].sum()))
             inside = scaled[window.sequence.second : window.sequence.second + window.length]  # without the last [SEP]
             start, end = inside[:, 0], inside[:, 1]
@@ -150,7 +153,7 @@ def _starts(tokens: int, room: int, step: int) -> range:
 def _forbid_blank(table: Spans, text: str, tokens: Tokens) -> None:
     """A single token can be nothing but white space (SentencePiece's lone mark); a span of only such is no answer."""
     blank = np.array([not text[start:end].strip() for start, end in tokens.offsets])
-    if not blank.any() or blank.all():
+    if not blank.any():
         return
     upto = np.concatenate(([0], np.cumsum(blank)))
     for extra in range(len(table)):
@@ -159,23 +162,42 @@ def _forbid_blank(table: Spans, text: str, tokens: Tokens) -> None:
         table[extra, : len(firsts)][only_blank] = NEVER
 
 
-def _best_apart(spans: list[Spans], top_k: int) -> list[tuple[int, int, int, float]]:
-    """(document, first token, last token, logit), best first; each chosen span rules out those that touch it."""
-    tables = [table.copy() if top_k > 1 else table for table in spans]
-    bests = [_best(table) for table in tables]
+def _best_apart(spans: list[Spans], documents: Seq[Tokens], top_k: int) -> list[tuple[int, int, int, float]]:
+    """(document, first token, last token, logit), best first.
+
+    Each chosen span rules out those that touch it: their logits are overwritten.
+    """
+    bests = [_best(table) for table in spans]
     chosen: list[tuple[int, int, int, float]] = []
     while len(chosen) < top_k:
-        document = max(range(len(tables)), key=lambda index: bests[index][2])
+        document = max(range(len(spans)), key=lambda index: bests[index][2])
         first, last, logit = bests[document]
         if logit == NEVER:
             break
         chosen.append((document, first, last, logit))
         if len(chosen) == top_k:
             break
-        for extra, row in enumerate(tables[document]):
+        first, last = _touching(documents[document], first, last)
+        for extra, row in enumerate(spans[document]):
             row[max(0, first - extra) : last + 1] = NEVER
-        bests[document] = _best(tables[document])
+        bests[document] = _best(spans[document])
     return chosen
+
+
+def _touching(tokens: Tokens, first: int, last: int) -> tuple[int, int]:
+    """The span and the neighbours that share a code point with it: SentencePiece may make two tokens of one emoji."""
+    starts, ends = tokens.offsets[:, 0], tokens.offsets[:, 1]
+    start, end = starts[first], ends[last]
+    while first > 0 and ends[first - 1] > start:
+        first -= 1
+    while last + 1 < len(tokens) and starts[last + 1] < end:
+        last += 1
+    return first, last
+
+
+def _mass(table: Spans, shift: float) -> float:
+    """The sum of exp(logit - shift); a row at a time, for the table is large."""
+    return sum(float(np.exp(row - np.float32(shift)).sum(dtype=np.float64)) for row in table)
 
 
 def _best(table: Spans) -> tuple[int, int, float]:

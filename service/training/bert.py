@@ -95,10 +95,11 @@ _LAYER_NAMES = {
 def trimmed_vocabulary(definition: dict[str, Any], texts: Iterable[str], size: int) -> list[str]:
     """The pieces that stay, special ones first: all single letters that occur, then the most used of ``texts``."""
     engine = tokenizers.Tokenizer.from_str(json.dumps(definition | {"truncation": None, "padding": None}))
+    names = {index: piece for piece, index in definition["model"]["vocab"].items()}
     counts: Counter[str] = Counter()
     for batch in _batches(tqdm(texts, desc="counting word pieces", unit=" texts"), 2048):
         for encoding in engine.encode_batch_fast(batch, add_special_tokens=False):
-            counts.update(encoding.tokens)
+            counts.update(names[index] for index in encoding.ids)  # the fast call leaves the pieces' text empty
     pieces = [piece for piece in definition["model"]["vocab"] if piece not in SPECIAL and "[unused" not in piece]
     letters = [p for p in pieces if len(p.removeprefix("##")) == 1 and (p.isascii() or counts[p])]
     # A letter inside a word must stay spellable when the pieces that held it are gone.

@@ -77,8 +77,8 @@ def test_half_precision_weights_are_stored_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layers", [12, 24])
 def test_the_shared_layer_is_stored_once_however_deep(tmp_path: Path, layers: int) -> None:
-    big: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024, "embedding_size": 64, "num_hidden_layers": layers}
-    checkpoint = save_checkpoint(tmp_path / "checkpoint", **big)
+    big: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 1024, "embedding_size": 64}
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", num_hidden_layers=layers, **big)
     converted(checkpoint, tmp_path / "files")
 
     size = sum(path.stat().st_size for path in (tmp_path / "files").iterdir() if path.name != "tokenizer.json")

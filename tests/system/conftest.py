@@ -1,0 +1,76 @@
+"""A real server process on a free port, as a user starts it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT
+
+Start = Callable[..., "Server"]
+
+
+@dataclass
+class Server:
+    """``process`` listens at ``url``; ``log`` is where it writes."""
+
+    process: "subprocess.Popen[bytes]"
+    url: str
+    log: Path
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts a server for a repository, waits until it is ready, and kills it at the end."""
+    running: list[Server] = []
+
+    def started(repository: Path, *flags: str) -> Server:
+        port = free_port()
+        log = tmp_path_factory.mktemp("server") / "log"
+        command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("ALBERT_SERVE_")}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, "--model-repo", str(repository), "--log-format", "text", *flags],
+                cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment,
+            )  # fmt: skip
+        running.append(server := Server(process, f"http://127.0.0.1:{port}", log))
+        wait_until_ready(server)
+        return server
+
+    yield started
+    for server in running:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+def wait_until_ready(server: Server, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert server.process.poll() is None, server.log.read_text()
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{server.url}/health/ready", timeout=5).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {seconds} s: {server.log.read_text()}")
