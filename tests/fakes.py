@@ -1,12 +1,20 @@
 """Stand-ins that are plain classes: a clock held in the hand, a model that needs no graph."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import numpy as np
 
+from service.repository.manifest import Graphs, Manifest
+from service.runtime.session import Model
 from service.serving.admission import CostModel
+from service.serving.engine import Engine
+from service.tasks.classification import Classification
+from service.tasks.question_answering import QuestionAnswering
+from service.tasks.text import Tokenizer
 from service.types import Floats, ModelRef, Sequence
 
 
@@ -15,6 +23,15 @@ def row(length: int, first: int = 5) -> Sequence:
     ids = np.full(length, 7, dtype=np.int32)
     ids[0] = first
     return Sequence(ids, np.zeros_like(ids), length)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop and the threads go on until ``condition`` holds."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("waited in vain")
 
 
 @dataclass
@@ -52,3 +69,35 @@ class FakeRunner:
         if error is not None:
             raise error
         return [np.array([r.ids[0]], dtype=np.float32) for r in rows]
+
+
+@dataclass
+class LightEngine(Engine):
+    """An engine that holds no graphs and no vocabulary; tells whether it was closed."""
+
+    closed: bool = False
+
+    def close(self) -> None:
+        Engine.close(self)
+        self.closed = True
+
+
+def light_engine(
+    name: str = "fake", version: int = 1, *, model: object = None, max_length: int = 64,
+    kind: Literal["text-classification", "question-answering"] = "text-classification",
+) -> LightEngine:  # fmt: skip
+    """An engine of a manifest that names no real file; ``model`` runs its rows."""
+    graphs = Graphs(precision="float32", embed="embed.onnx", layers="layers.onnx", head="head.onnx")
+    files = ("embed.onnx", "layers.onnx", "head.onnx", "tokenizer.json")
+    manifest = Manifest(
+        name=name, version=version, task=kind, labels=["no", "yes"], problem_type="single_label_classification",
+        max_length=max_length, window=max_length, layers=1, architecture={}, graphs={"cpu": graphs},
+        sha256=dict.fromkeys(files, "0" * 64),
+    )  # fmt: skip
+    nothing = cast(Tokenizer, None)
+    task = (
+        QuestionAnswering(nothing, max_length, max_length, 8, 0.0)
+        if kind == "question-answering"
+        else Classification(nothing, manifest.labels, "single_label_classification", max_length, max_length)
+    )
+    return LightEngine(manifest, task, cast(Model, model), budget=64)

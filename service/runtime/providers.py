@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -39,7 +40,7 @@ def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
     DeviceError where a named device does not work, saying what is missing.
     """
     kind, _, number = wanted.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", wanted):
         raise DeviceError(f"device is {wanted!r}; wanted auto, cpu, cuda or cuda:N")
     _share_threads(threads or len(os.sched_getaffinity(0)))
     if kind == "cpu":

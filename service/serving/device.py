@@ -164,6 +164,8 @@ class Worker:
             if self._tickets.pop(key, None) and not ticket.future.done():
                 ticket.future.cancel()
                 self.metrics.dropped.labels(reason).inc()
+            elif not ticket.future.cancelled():
+                ticket.future.exception()  # read by nobody else where the caller left, and asyncio would complain
             self._scheduler.remove(key)
         self._gauge()
 
@@ -184,6 +186,8 @@ class Worker:
             for job in self._scheduler.expire(self.clock()):
                 self._resolve(job.key, _late())
                 self.metrics.dropped.labels("deadline").inc()
+            # A version that nobody asks any more must not be kept in memory from here.
+            self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
             jobs = self._scheduler.next_step({ref: runner.budget for ref, runner in self._runners.items()})
             self._gauge()
             if jobs:
@@ -199,7 +203,7 @@ class Worker:
         self._busy_until = began + runner.cost.seconds(tokens, tokens)
         loop = asyncio.get_running_loop()
         outcomes = await loop.run_in_executor(self.executor, run_apart, runner, rows)
-        ended = self.clock()
+        ended = self._busy_until = self.clock()
         self._observe(runner, rows, tokens, ended - began)
         for key, ticket, outcome in zip(keys, tickets, outcomes, strict=True):
             ticket.started, ticket.finished = began, ended

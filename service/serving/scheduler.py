@@ -13,6 +13,7 @@ sequence of lowest rank, whatever its size, and fills the budget with others of 
 import bisect
 import heapq
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -103,9 +104,12 @@ class Scheduler:
             self.remove(job.key)
         return chosen
 
+    def waiting(self, model: ModelRef) -> bool:
+        return model in self._queues
+
     def ahead(self, cost: float, arrived: float, priority: Priority) -> float:
         """Seconds of device time that would go before such a job, by today's queue."""
-        rank = (self.policy.rank(cost, arrived, priority), 0)
+        rank = (self.policy.rank(cost, arrived, priority), math.inf)  # of equals, those that came first go first
         before = (itertools.takewhile(lambda other: other.rank < rank, queue) for queue in self._queues.values())
         return sum(ranked.job.cost for ranked in itertools.chain.from_iterable(before))
 

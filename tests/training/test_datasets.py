@@ -10,7 +10,11 @@ import pytest
 from service.errors import DataError
 from service.training.datasets import Labelled, read_labelled, read_questions, texts_of
 
-ROWS = [Labelled("good", "It was fine."), Labelled("bad", "外卖 was e\u0301pic 🎉"), Labelled("good", "x", "and a second")]
+ROWS = [
+    Labelled("good", "It was fine."),
+    Labelled("bad", "外卖 was e\u0301pic 🎉"),
+    Labelled("good", "x", "and a second"),
+]
 TSV = "label\ttext\ttext_pair\ngood\tIt was fine.\t\nbad\t外卖 was e\u0301pic 🎉\t\ngood\tx\tand a second\n"
 CSV = "label,text,text_pair\ngood,It was fine.,\nbad,外卖 was e\u0301pic 🎉,\ngood,x,and a second\n"
 JSONL = "".join(json.dumps({"label": row.label, "text": row.text, "text_pair": row.text_pair}) + "\n" for row in ROWS)
@@ -63,8 +67,8 @@ def test_columns_may_stand_in_any_order_among_others(tmp_path: Path) -> None:
     assert read_labelled(path) == [Labelled("a", "fine"), Labelled("b", "poor")]
 
 
-@pytest.mark.parametrize("labels", [(0, 1), (1, 0), (False, True)])
-def test_a_label_may_be_a_number(tmp_path: Path, labels: tuple[int, int]) -> None:
+@pytest.mark.parametrize("labels", [(0, 1), (2, 0, 1), (-1, 1)])
+def test_a_label_may_be_a_number(tmp_path: Path, labels: tuple[int, ...]) -> None:
     lines = [json.dumps({"label": label, "text": "fine"}) for label in labels]
     path = write(tmp_path / "rows.jsonl", "\n".join(lines))
 
@@ -88,6 +92,7 @@ def test_a_label_may_be_a_number(tmp_path: Path, labels: tuple[int, int]) -> Non
         ("r.jsonl", '{"label": "a", "text": "fine"}\n["b", "fine"]\n', 2),
         ("r.jsonl", '{"label": "a", "text": "fine"}\n{"label": "b", "text": 5}\n', 2),
         ("r.jsonl", '{"label": "a", "text": "fine"}\n{"label": "", "text": "fine"}\n', 2),
+        ("r.jsonl", '{"label": "a", "text": "fine"}\n{"label": null, "text": "fine"}\n', 2),
         ("r.jsonl", 'null\n{"label": "b", "text": "fine"}\n', 1),
     ],
 )
@@ -132,15 +137,21 @@ def test_a_damaged_archive_is_an_error_that_names_it(tmp_path: Path, name: str) 
         read_labelled(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["rows.tsv", "rows.csv", "rows.jsonl"])
-def test_a_file_that_is_not_utf_8_is_an_error_that_names_it(tmp_path: Path, name: str) -> None:
-    content = {"rows.tsv": TSV, "rows.csv": CSV, "rows.jsonl": JSONL}[name].replace("fine", "fin\xe9")
-    (tmp_path / name).write_bytes(content.encode("latin-1", errors="ignore"))
-    if name == "rows.jsonl":
-        (tmp_path / name).write_bytes(b'{"label": "a", "text": "\xe9"}\n')
+@pytest.mark.parametrize(("name", "content"), [("rows.tsv", TSV), ("rows.csv", CSV), ("rows.jsonl", JSONL)])
+def test_a_file_that_is_not_utf_8_is_an_error_that_names_it(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_bytes(content.encode().replace(b"fine", b"fin\xe9"))
 
     with pytest.raises(DataError, match=name):
         read_labelled(tmp_path / name)
+
+
+def test_questions_that_are_not_utf_8_or_not_unpacked_are_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "dev.json").write_bytes(b'{"data": "\xe9"}')
+    (tmp_path / "dev.json.xz").write_bytes(b"this is no archive")
+
+    for name in ("dev.json", "dev.json.xz"):
+        with pytest.raises(DataError, match=name):
+            read_questions(tmp_path / name)
 
 
 @pytest.mark.parametrize("packed", ["", ".xz"])
@@ -160,7 +171,9 @@ def test_a_question_may_have_no_answer(tmp_path: Path) -> None:
     assert read_questions(path)[0].answers == ()
 
 
-@pytest.mark.parametrize(("text", "start"), [("half past six", 19), ("half past seven", 20), ("昨天", 38), ("six", 4000)])
+@pytest.mark.parametrize(
+    ("text", "start"), [("half past six", 19), ("half past seven", 20), ("昨天", 38), ("six", 4000)]
+)
 def test_an_answer_that_is_not_where_the_file_says_names_its_question(tmp_path: Path, text: str, start: int) -> None:
     path = write_squad(tmp_path / "dev.json", squad((text, start)))
 

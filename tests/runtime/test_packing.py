@@ -1,0 +1,98 @@
+"""Rows laid end to end, and every index that leads from a token to its place and back."""
+
+import numpy as np
+from hypothesis import given, settings, strategies as st
+
+from service.runtime.packing import Pack
+from service.types import Sequence
+
+many = settings(deadline=None, max_examples=50)
+all_lengths = st.lists(st.integers(2, 12), min_size=1, max_size=9)
+
+
+def rows_of(lengths: list[int]) -> list[Sequence]:
+    """Rows whose tokens are numbered through, so that each tells where it came from."""
+    numbers = np.arange(100, 100 + sum(lengths), dtype=np.int32)
+    parts = np.split(numbers, np.cumsum(lengths)[:-1])
+    return [Sequence(ids, (ids % 2).astype(np.int32), len(ids)) for ids in parts]
+
+
+@many
+@given(lengths=all_lengths)
+def test_rows_lie_end_to_end(lengths: list[int]) -> None:
+    pack = Pack.of(rows_of(lengths))
+
+    assert pack.ids.tolist() == list(range(100, 100 + sum(lengths)))
+    assert pack.types.tolist() == [number % 2 for number in pack.ids.tolist()]
+    assert pack.positions.tolist() == [position for length in lengths for position in range(length)]
+    assert pack.lengths.tolist() == lengths
+    assert pack.starts.tolist() == [sum(lengths[:index]) for index in range(len(lengths))]
+    assert pack.cumulative.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
+
+
+@many
+@given(lengths=all_lengths)
+def test_sizes_are_those_of_the_rows(lengths: list[int]) -> None:
+    pack = Pack.of(rows_of(lengths))
+
+    assert (pack.tokens, pack.longest) == (sum(lengths), max(lengths))
+    assert pack.padding_avoided == sum(max(lengths) - length for length in lengths)
+
+
+@many
+@given(lengths=all_lengths)
+def test_slots_lay_tokens_out_in_rows_and_tokens_at_takes_them_back(lengths: list[int]) -> None:
+    rows = rows_of(lengths)
+    pack = Pack.of(rows)
+    laid_out = pack.ids[pack.slots]  # (rows, longest)
+
+    assert laid_out.shape == (len(lengths), max(lengths))
+    for row, of_row in zip(rows, laid_out, strict=True):
+        assert of_row[: len(row)].tolist() == row.ids.tolist()
+        assert set(of_row.tolist()) == set(row.ids.tolist())  # past its end a row sees nothing of another
+    assert laid_out.reshape(-1)[pack.tokens_at].tolist() == pack.ids.tolist()
+
+
+@many
+@given(lengths=all_lengths)
+def test_token_offset_names_the_places_of_tokens_then_those_of_padding(lengths: list[int]) -> None:
+    pack = Pack.of(rows_of(lengths))
+    longest = max(lengths)
+    tokens = [row * longest + column for row, length in enumerate(lengths) for column in range(length)]
+    padding = [row * longest + column for row, length in enumerate(lengths) for column in range(length, longest)]
+
+    assert pack.token_offset.shape == (len(lengths), longest)
+    assert pack.token_offset.reshape(-1).tolist() == tokens + padding
+
+
+@many
+@given(lengths=all_lengths)
+def test_every_index_is_of_the_type_that_the_graphs_read(lengths: list[int]) -> None:
+    pack = Pack.of(rows_of(lengths))
+
+    arrays = (
+        pack.ids, pack.positions, pack.types, pack.lengths, pack.starts,
+        pack.slots, pack.tokens_at, pack.token_offset, pack.cumulative,
+    )  # fmt: skip
+    assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
+
+
+@many
+@given(lengths=all_lengths)
+def test_values_of_tokens_are_split_into_one_piece_a_row(lengths: list[int]) -> None:
+    rows = rows_of(lengths)
+    pack = Pack.of(rows)
+    pieces = pack.split(np.stack([pack.ids, -pack.ids], axis=1).astype(np.float32))  # (tokens, 2)
+
+    assert len(pieces) == len(rows)
+    for row, piece in zip(rows, pieces, strict=True):
+        assert piece.tolist() == [[number, -number] for number in row.ids.tolist()]
+
+
+@many
+@given(lengths=all_lengths, labels=st.integers(1, 4))
+def test_values_of_rows_are_split_into_one_entry_a_row(lengths: list[int], labels: int) -> None:
+    values = np.arange(len(lengths) * labels, dtype=np.float32).reshape(len(lengths), labels)
+    pieces = Pack.of(rows_of(lengths)).split(values)
+
+    assert [piece.tolist() for piece in pieces] == values.tolist()

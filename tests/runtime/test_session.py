@@ -1,0 +1,174 @@
+"""A converted model in ONNX Runtime: rows do not see each other, layers may be run in steps, errors are ours."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import DeviceError, InferenceFailed, RepositoryError
+from service.repository.store import read_manifest
+from service.runtime.packing import Pack
+from service.runtime.providers import Device, choose
+from service.runtime.session import Model
+from service.serving.engine import load, make_model
+from service.types import Floats, Sequence
+
+# What a row's logits may change by with its neighbours: matrix products of other sizes add in another order.
+NEIGHBOURS = 1e-5
+MODELS = ("sentiment", "qa")
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def model(request: pytest.FixtureRequest, repository: Path) -> Model:
+    return model_of(repository / request.param / "1")
+
+
+def model_of(folder: Path) -> Model:
+    return make_model(folder, read_manifest(folder), choose("cpu"))
+
+
+def copy_of(folder: Path, target: Path) -> Path:
+    """``folder`` under ``target``, with the model's name and the version that its manifest says."""
+    return Path(shutil.copytree(folder, target / folder.parent.name / folder.name))
+
+
+def some_rows(*lengths: int, seed: int = 0) -> list[Sequence]:
+    random = np.random.default_rng(seed)
+    rows = []
+    for length in lengths:
+        ids = random.integers(5, 150, length).astype(np.int32)
+        types = (np.arange(length) > length // 2).astype(np.int32)
+        rows.append(Sequence(ids, types, length // 2 + 1))
+    return rows
+
+
+def difference(a: list[Floats], b: list[Floats]) -> float:
+    return max(float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True))
+
+
+def test_logits_are_a_row_of_labels_or_a_pair_a_token(repository: Path) -> None:
+    rows = some_rows(5, 20)
+    labels = model_of(repository / "sentiment" / "1").run(rows)
+    spans = model_of(repository / "qa" / "1").run(rows)
+
+    assert [values.shape for values in labels] == [(2,), (2,)]
+    assert [values.shape for values in spans] == [(5, 2), (20, 2)]
+    assert {values.dtype for values in labels + spans} == {np.dtype(np.float32)}
+
+
+def test_different_rows_have_different_logits(model: Model) -> None:
+    one, other = model.run(some_rows(12, 12))
+
+    assert np.abs(one - other).max() > 100 * NEIGHBOURS
+
+
+@pytest.mark.parametrize(
+    "lengths", [(9, 9), (2, 64), (64, 2, 2, 2), (3, 17, 33, 5, 8), (2,) * 40, (64,) * 5, tuple(range(2, 30))]
+)
+def test_a_row_does_not_depend_on_its_neighbours(model: Model, lengths: tuple[int, ...]) -> None:
+    rows = some_rows(*lengths)
+    alone = [model.run([row])[0] for row in rows]
+
+    assert difference(model.run(rows), alone) < NEIGHBOURS
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_row_does_not_depend_on_its_place_in_the_batch(model: Model, seed: int) -> None:
+    rows = some_rows(4, 40, 11, 2, 23, 7, seed=seed)
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    straight = model.run(rows)
+
+    assert difference(model.run([rows[index] for index in order]), [straight[index] for index in order]) < NEIGHBOURS
+
+
+def test_other_neighbours_of_the_same_lengths_change_nothing(model: Model) -> None:
+    (row,) = some_rows(15, seed=1)
+    results = [model.run([*some_rows(30, 9, seed=seed), row])[2:] for seed in (2, 3)]
+
+    assert difference(*results) < NEIGHBOURS
+
+
+def test_the_same_row_twice_in_a_batch_has_the_same_logits(model: Model) -> None:
+    (row,) = some_rows(21)
+    (other,) = some_rows(50, seed=1)
+    first, _, last = model.run([row, other, row])
+
+    assert difference([first], [last]) < NEIGHBOURS
+
+
+@pytest.mark.parametrize("steps", [(1, 1, 1), (1, 2), (2, 1), (3,)])
+def test_layers_in_steps_are_the_layers_at_once(model: Model, steps: tuple[int, ...]) -> None:
+    rows = some_rows(3, 30, 12)
+    pack = Pack.of(rows)
+    hidden = model.begin(pack)
+    for layers in steps:
+        hidden = model.advance(hidden, pack, layers)
+
+    assert hidden.depth == model.depth == 3
+    assert difference(model.finish(hidden, pack), model.run(rows)) < NEIGHBOURS
+
+
+def test_each_layer_changes_the_hidden_state(model: Model) -> None:
+    pack = Pack.of(some_rows(10, 6))
+    states = [model.begin(pack)]
+    for _ in range(model.depth):
+        states.append(model.advance(states[-1], pack, 1))  # each needs the one before
+
+    assert [state.depth for state in states] == [0, 1, 2, 3]
+    assert all(np.abs(b.value - a.value).max() > 0.01 for a, b in itertools.pairwise(states))
+
+
+@pytest.mark.parametrize("token", [10**6, -(10**6)])
+def test_an_id_out_of_the_vocabulary_is_a_failed_inference(model: Model, token: int) -> None:
+    good, bad = some_rows(6, 6)
+    bad.ids[3] = token
+    with pytest.raises(InferenceFailed, match="embed"):
+        model.run([good, bad])
+
+    assert len(model.run([good])) == 1  # the model still works
+
+
+def test_a_row_longer_than_the_model_sees_is_a_failed_inference(model: Model) -> None:
+    with pytest.raises(InferenceFailed, match="embed"):
+        model.run(some_rows(65))
+
+
+@pytest.mark.parametrize("part", ["embed", "layers", "head"])
+def test_a_damaged_graph_is_an_error_that_names_its_file(repository: Path, tmp_path: Path, part: str) -> None:
+    folder = copy_of(repository / "sentiment" / "1", tmp_path)
+    (folder / f"{part}.cpu.onnx").write_bytes(b"not a graph")
+
+    with pytest.raises(RepositoryError, match=rf"{part}\.cpu\.onnx cannot be loaded"):
+        model_of(folder)
+    with pytest.raises(RepositoryError, match=rf"{part}\.cpu\.onnx is damaged"):
+        load(folder, choose("cpu"), budget=64)
+
+
+def test_missing_weights_are_an_error_of_the_repository(repository: Path, tmp_path: Path) -> None:
+    folder = copy_of(repository / "sentiment" / "1", tmp_path)
+    (folder / "weights.bin").unlink()
+
+    with pytest.raises(RepositoryError, match=r"\.onnx cannot be loaded"):
+        model_of(folder)
+
+
+def test_a_version_without_graphs_for_the_device_is_an_error_of_the_device(repository: Path) -> None:
+    folder = repository / "sentiment" / "1"
+    manifest = read_manifest(folder)
+    only_cpu = manifest.model_copy(update={"graphs": {"cpu": manifest.graphs["cpu"]}})
+
+    with pytest.raises(DeviceError, match="no graphs for cuda"):
+        make_model(folder, only_cpu, Device("cuda"))
+
+
+def test_a_loaded_engine_runs_what_its_model_runs(repository: Path) -> None:
+    folder = repository / "qa" / "1"
+    engine = load(folder, choose("cpu"), budget=64)
+    rows = some_rows(8, 13)
+
+    assert engine.budget == 64
+    assert str(engine.ref) == "qa/1"
+    assert difference(engine.run(rows), model_of(folder).run(rows)) < NEIGHBOURS
+    engine.close()
