@@ -13,6 +13,7 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── DeadlineExceeded         504  the deadline passed, or cannot be met; the work was dropped
 ├── Cancelled                499  the client left; nobody reads this answer
 ├── InferenceFailed          500  the model failed on this sequence; the cause is in the log
+│   └── OutOfMemory          500  the device has no memory for a step of this size; a smaller one may do
 ├── RepositoryError          500  a folder of the model repository is missing, damaged or unreadable
 ├── DeviceError              500  the device asked for does not work here
 ├── CheckpointError          500  a checkpoint cannot be converted; says why

@@ -63,6 +63,9 @@ async def _lifespan(settings: Settings, metrics: Metrics, app: FastAPI) -> Async
     worker = Worker(metrics, policy, settings.max_queue_tokens, executor=executor)
     app.state.service = Service(settings, metrics, registry, worker)
     async with worker.running(), following(registry, settings.watch_seconds), _lag(metrics):
+        if settings.workers > 1:
+            # They share one port.  A worker that is not warm must not take requests that a warm one could answer.
+            await registry.wait()
         yield
         log.info("draining: no new requests, %d models to close", len(registry.engines()))
     registry.close()
