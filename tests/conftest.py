@@ -10,6 +10,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import httpx
 import pytest
+import torch
 from fastapi import FastAPI
 
 from service.api.app import create_app
@@ -18,6 +19,8 @@ from service.settings import Settings
 from tests.checkpoints import save_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+# Tiny models gain nothing from threads, and on a busy machine each of torch's barriers waits for its turn.
+torch.set_num_threads(1)
 SENTIMENT: dict[str, Any] = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
 
 

@@ -67,21 +67,24 @@ class Searched:
 
 
 def search(encoded: EncodedQuestion, logits: Seq[Floats], longest: int, temperature: float = 1.0) -> Searched:
-    """Every span of every window, one after another, as the module's docstring defines their logits."""
+    """Every span of every window, one after another, as the module's docstring defines their logits.
+
+    In single precision, as logits are: two spans must not change places by a rounding.
+    """
     spans: dict[Span, float] = {}
     nulls = []
     for window, values in zip(encoded.windows, logits, strict=True):
         begins = window.sequence.ids.tolist().index(SEP) + 1
-        start = [float(value) / temperature for value in values[:, 0]]
-        end = [float(value) / temperature for value in values[:, 1]]
-        nulls.append(start[0] + end[0])
+        start = [value / np.float32(temperature) for value in values[:, 0]]
+        end = [value / np.float32(temperature) for value in values[:, 1]]
+        nulls.append(float(start[0] + end[0]))
         for first in range(window.length):
             for last in range(first, min(window.length, first + longest)):
                 offsets = encoded.documents[window.document].offsets[window.start + first : window.start + last + 1]
                 if all(not encoded.texts[window.document][a:b].strip() for a, b in offsets.tolist()):
                     continue
                 span = (window.document, window.start + first, window.start + last)
-                spans[span] = max(spans.get(span, -math.inf), start[begins + first] + end[begins + last])
+                spans[span] = max(spans.get(span, -math.inf), float(start[begins + first] + end[begins + last]))
     return Searched(spans, min(nulls))
 
 
