@@ -17,6 +17,7 @@ from tests.fakes import row
 
 TOKENIZER = Tokenizer(word_pieces().to_str(), cls=2, sep=3)
 LABELS = ("bad", "odd", "good")
+quarters = st.integers(-40_000, 40_000).map(lambda n: n / 4)  # far enough apart that their scores differ
 
 
 def make_task(**changes: Any) -> Classification:
@@ -104,7 +105,7 @@ def test_equal_huge_logits_share_the_score() -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(values=st.lists(st.floats(-1e4, 1e4, width=32), min_size=3, max_size=3), temperature=st.floats(0.05, 20))
+@given(values=st.lists(quarters, min_size=3, max_size=3), temperature=st.floats(0.05, 20))
 def test_softmax_scores_sum_to_one_and_keep_the_order(values: list[float], temperature: float) -> None:
     result = make_task(temperature=temperature).decode(encoded(9), logits(values))
 
