@@ -1,5 +1,6 @@
 """Files to examples: labelled texts (TSV, CSV, JSONL) and questions (JSON in SQuAD's form), plain or ``.xz``."""
 
+import contextlib
 import csv
 import itertools
 import json
@@ -44,15 +45,14 @@ def read_questions(path: Path) -> list[Question]:
     """A SQuAD file, version 1.1 or 2.0.  DataError where an answer does not stand where the file says it does."""
     with _open(path) as file:
         try:
-            data = json.load(file)["data"]
+            questions = [
+                _question(path, article, paragraph, qa)
+                for article in json.load(file)["data"]
+                for paragraph in article["paragraphs"]
+                for qa in paragraph["qas"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not in SQuAD's form (an object with 'data'): {error}") from error
-    questions = [
-        _question(path, article, paragraph, qa)
-        for article in data
-        for paragraph in article["paragraphs"]
-        for qa in paragraph["qas"]
-    ]
+            raise DataError(f"{path}: not in SQuAD's form: {error!r}") from error
     if not questions:
         raise DataError(f"{path}: no questions in it")
     return questions
@@ -70,7 +70,7 @@ def texts_of(paths: Iterable[Path], lines: int = 60_000) -> Iterator[str]:
             with _open(path) as file:
                 yield from (line[:20_000] for line in itertools.islice(file, lines))
         else:
-            yield from (row.text for row in read_labelled(path))
+            yield from (text for row in read_labelled(path) for text in (row.text, row.text_pair) if text)
 
 
 def _question(path: Path, article: Any, paragraph: Any, qa: Any) -> Question:
@@ -87,7 +87,7 @@ def _labelled(path: Path, line: int, row: Any) -> Labelled:
         label, text = row["label"], row["text"]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}, line {line}: wants 'label' and 'text'") from error
-    if not label or not isinstance(text, str) or not text.strip():
+    if label is None or label == "" or not isinstance(text, str) or not text.strip():
         raise DataError(f"{path}, line {line}: label or text is empty")
     return Labelled(str(label), text, row.get("text_pair") or None)
 
@@ -99,7 +99,8 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             tabbed = name.endswith(".tsv")
             # Quotes in a TSV are quotes in the text.
             dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabbed else {}
-            yield from enumerate(csv.DictReader(file, **dialect), start=2)
+            reader = csv.DictReader(file, **dialect)
+            yield from ((reader.line_num, row) for row in reader)
         elif name.endswith(".jsonl"):
             for line, text in enumerate(file, start=1):
                 try:
@@ -110,10 +111,14 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             raise DataError(f"{path}: wants .tsv, .csv or .jsonl, plain or .xz")
 
 
-def _open(path: Path) -> TextIO:
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """``path`` as text.  What fails while it is read is a DataError too: an archive may be damaged in its middle."""
+    opener = lzma.open if path.suffix == ".xz" else open
     try:
-        if path.suffix == ".xz":
-            return lzma.open(path, "rt", encoding="utf-8", newline="")
-        return path.open(encoding="utf-8", newline="")
+        with opener(path, "rt", encoding="utf-8", newline="") as file:
+            yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error

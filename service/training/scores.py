@@ -19,12 +19,17 @@ def normalized(answer: str) -> str:
 
 def exact_match(answer: str, golds: Sequence[str]) -> float:
     """1 or 0.  No gold answers means the question has none, and only an empty answer is right."""
-    return float(any(normalized(answer) == normalized(gold) for gold in golds or [""]))
+    return float(normalized(answer) in _wordy(golds))
 
 
 def token_f1(answer: str, golds: Sequence[str]) -> float:
     """The harmonic mean of precision and recall over words, for the gold answer that it is highest for."""
-    return max(_f1(normalized(answer).split(), normalized(gold).split()) for gold in golds or [""])
+    return max(_f1(normalized(answer).split(), gold.split()) for gold in _wordy(golds))
+
+
+def _wordy(golds: Sequence[str]) -> list[str]:
+    """The gold answers, normalized; version 2.0 drops those that hold no word, and none left means no answer."""
+    return [gold for gold in map(normalized, golds) if gold] or [""]
 
 
 def _f1(answer: list[str], gold: list[str]) -> float:

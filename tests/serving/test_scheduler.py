@@ -163,6 +163,18 @@ def test_a_step_passes_over_what_does_not_fit_and_fills_up_with_what_does() -> N
     assert [one.key for one in scheduler.next_step({A: 100})] == [0, 2, 4]
 
 
+@MANY
+@given(st.lists(st.integers(1, 8), min_size=1, max_size=30), st.integers(1, 12))
+def test_no_step_exceeds_its_budget_by_a_token_or_leaves_room_for_one_that_waits(sizes: list[int], budget: int) -> None:
+    scheduler = filled(job(key, tokens=tokens, arrived=float(key)) for key, tokens in enumerate(sizes))
+    waiting = dict(enumerate(sizes))
+    while step := scheduler.next_step({A: budget}):
+        used = sum(waiting.pop(one.key) for one in step)
+        assert used <= budget or len(step) == 1
+        assert all(used + tokens > budget for tokens in waiting.values())
+    assert waiting == {}
+
+
 def test_one_that_exceeds_the_budget_runs_alone() -> None:
     scheduler = filled([job(0, tokens=500), job(1, tokens=1)])
     assert [one.key for one in scheduler.next_step({A: 100})] == [0]
