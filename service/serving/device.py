@@ -219,6 +219,7 @@ class Worker:
         self.metrics.step_tokens.labels(*label).observe(tokens)
         self.metrics.padding_avoided.labels(*label).inc(len(rows) * max(map(len, rows)) - tokens)
         self.metrics.device_busy.inc(seconds)
+        self.metrics.token_budget.labels(*label).set(runner.budget)  # out of memory halves it
         for name, value in zip(("per_step", "per_token"), runner.cost.coefficients, strict=True):
             self.metrics.cost.labels(*label, name).set(value)
 

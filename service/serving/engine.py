@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from service.errors import DeviceError
+from service.errors import DeviceError, OutOfMemory
 from service.repository.manifest import Manifest
 from service.repository.store import check_files, read_manifest
 from service.runtime.providers import Device
@@ -102,16 +102,27 @@ def warm_up(engine: Engine, device: Device, clock: Callable[[], float] = time.pe
     tokens = 16
     while tokens <= largest and not _flat(rates):
         rows = _rows(tokens, engine.manifest.max_length)
-        engine.run(rows)
-        seconds = []
-        for _ in range(2):
-            began = clock()
-            engine.run(rows)
-            seconds.append(clock() - began)
-            engine.cost.observe(tokens, seconds[-1])
-        rates[tokens] = tokens / min(seconds)
+        ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
+        try:
+            rates[ran] = ran / min(_time(engine, rows, ran, clock))
+        except OutOfMemory:
+            if not rates:
+                raise
+            break  # what fits is known now
         tokens *= 2
     return choose_budget(rates)
+
+
+def _time(engine: Engine, rows: Seq[Sequence], tokens: int, clock: Callable[[], float]) -> list[float]:
+    """Seconds of two runs, after one that is not measured; the cost model learns from both."""
+    engine.run(rows)
+    seconds = []
+    for _ in range(2):
+        began = clock()
+        engine.run(rows)
+        seconds.append(clock() - began)
+        engine.cost.observe(tokens, seconds[-1])
+    return seconds
 
 
 def choose_budget(rates: dict[int, float], share: float = 0.95) -> int:

@@ -7,7 +7,8 @@ Least remaining work first, with ageing.  A sequence's rank is
 in seconds of device time, and the lowest goes first.  Two sequences age alike, so their order never changes while
 they wait, and the rank can be written once as a constant: a sequence is overtaken only by those that arrive within
 ``cost / ageing`` seconds after it, plus ``bulk_delay`` for bulk work.  So nothing starves.  Each step takes the
-sequence of lowest rank, whatever its size, and fills the budget with others of the same model.
+sequence of lowest rank, whatever its size, and fills the budget with others of the same model; those may be later
+ones, for they cost it nothing.
 """
 
 import bisect

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import RepositoryError
-from service.runtime.providers import choose
+from service.errors import OutOfMemory, RepositoryError
+from service.runtime.providers import Device, choose
 from service.serving.engine import LONG_TEXT, choose_budget, load, warm_up
 from service.types import Floats, Sequence
 from tests.fakes import ManualClock, light_engine
@@ -58,6 +58,31 @@ def test_no_row_of_the_warm_up_is_longer_than_the_model_can_see() -> None:
     engine = light_engine(model=TimedModel(clock, 1.0, 0.0), max_length=16)
 
     assert warm_up(engine, choose("cpu"), clock) == 512
+
+
+@pytest.mark.parametrize("max_length", [8, 48, 50, 100, 512])
+def test_warm_up_counts_the_tokens_that_ran(max_length: int) -> None:
+    clock = ManualClock()
+    engine = light_engine(model=TimedModel(clock, 0.004, 0.001), max_length=max_length)
+    warm_up(engine, choose("cpu"), clock)
+
+    assert engine.cost.coefficients == pytest.approx((0.004, 0.001))
+
+
+class SmallMemory(TimedModel):
+    """Holds a thousand tokens."""
+
+    def run(self, rows: Seq[Sequence]) -> list[Floats]:
+        if sum(map(len, rows)) > 1000:
+            raise OutOfMemory("full")
+        return super().run(rows)
+
+
+def test_warm_up_on_a_device_that_runs_out_of_memory_keeps_to_what_fits() -> None:
+    clock = ManualClock()
+    engine = light_engine(model=SmallMemory(clock, 0.01, 1e-5))
+
+    assert warm_up(engine, Device("cuda"), clock) == 512
 
 
 async def _thread(engine_size: int) -> bool:
