@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import ServiceError
+from service.errors import InvalidRequest, MalformedBody, ServiceError
 from service.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _bug)
 
 
 def error_response(error: ServiceError) -> JSONResponse:
@@ -43,8 +42,8 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     if any(problem["type"] == "json_invalid" for problem in problems):
-        return answer(400, "malformed_body", f"the body is not JSON: {problems[0].get('ctx', {}).get('error', '')}")
-    return answer(422, "invalid_request", explain(problems))
+        return error_response(MalformedBody(f"the body is not JSON: {problems[0].get('ctx', {}).get('error', '')}"))
+    return error_response(InvalidRequest(explain(problems)))
 
 
 def explain(problems: Sequence[Any]) -> str:
@@ -65,9 +64,5 @@ def _place(loc: Sequence[str | int]) -> tuple[str, ...]:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:
-        return answer(400, "malformed_body", "the body is not JSON in UTF-8")
+        return error_response(MalformedBody("the body is not JSON in UTF-8"))
     return answer(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail), error.headers)
-
-
-async def _bug(request: Request, error: Exception) -> JSONResponse:
-    return answer(500, "internal", "something failed that should not; the log has it under this request id")

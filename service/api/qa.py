@@ -11,7 +11,6 @@ from service.tasks.question_answering import Answered, EncodedQuestion, Question
 from service.types import Floats
 
 router = APIRouter(tags=["tasks"])
-LONG_DECODE = 4_000  # tokens; a table of spans of more takes longer than a hop to a thread
 
 
 @router.post(

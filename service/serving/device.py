@@ -127,36 +127,28 @@ class Worker:
             raise Unavailable("the device is down and being restarted; try again in a moment")
         if deadline <= now:
             raise _late()
-        tokens = sum(len(row) for row in rows)
+        tokens, left = sum(len(row) for row in rows), deadline - now
+        own = runner.cost.seconds(tokens, runner.budget)
+        running = max(0.0, self._busy_until - now)  # what is left of the step that runs
+        refusal: ServiceError | None = None
         if tokens > self.max_queue_tokens:
-            self.metrics.dropped.labels("refused").inc(len(rows))
-            raise TooLarge(
+            refusal = TooLarge(
                 f"the request has {tokens} tokens, and at most {self.max_queue_tokens} may wait: send it in parts"
             )
-        own = runner.cost.seconds(tokens, runner.budget)
-        if self._scheduler.tokens + tokens > self.max_queue_tokens:
-            self._refuse(len(rows), "too much waits for the device already", self._backlog())
-        if own > deadline - now:
-            self.metrics.dropped.labels("refused").inc(len(rows))
-            raise DeadlineExceeded(
+        elif self._scheduler.tokens + tokens > self.max_queue_tokens:
+            refusal = _busy("too much waits for the device already", self._scheduler.cost + running)
+        elif own > left:
+            refusal = DeadlineExceeded(
                 f"{tokens} tokens take about {own:.1f} s here, longer than the deadline: send less, or a "
                 "later X-Deadline-Ms"
             )
-        ahead = self._scheduler.ahead(runner.cost.marginal(tokens) / len(rows), now, priority) + max(
-            0.0, self._busy_until - now
-        )
-        if ahead + own > deadline - now:
-            self._refuse(
-                len(rows), "what waits before it would make it miss its deadline", ahead + own - deadline + now
-            )
-
-    def _refuse(self, rows: int, why: str, seconds: float) -> None:
-        self.metrics.dropped.labels("refused").inc(rows)
-        raise QueueFull(f"{why}; if this happens a lot, add workers or devices", retry_after(seconds))
-
-    def _backlog(self) -> float:
-        """Seconds of device time that wait, and what is left of the step that runs."""
-        return self._scheduler.cost + max(0.0, self._busy_until - self.clock())
+        else:  # asked last, for it walks through what waits
+            ahead = self._scheduler.ahead(runner.cost.marginal(tokens) / len(rows), now, priority) + running
+            if ahead + own > left:
+                refusal = _busy("what waits before it would make it miss its deadline", ahead + own - left)
+        if refusal:
+            self.metrics.dropped.labels("refused").inc(len(rows))
+            raise refusal
 
     def _drop(self, tickets: dict[int, _Ticket], reason: str) -> None:
         """Forget tickets that are still open.  One that is in a running step stays there; nobody reads its result."""
@@ -283,6 +275,10 @@ def _outcomes(futures: Seq["asyncio.Future[Floats]"]) -> list[Outcome]:
 def _timings(tickets: list[_Ticket]) -> Timings:
     last = max(tickets, key=lambda ticket: ticket.finished)
     return Timings(queue=max(0.0, last.started - last.submitted), run=last.finished - last.started)
+
+
+def _busy(why: str, seconds: float) -> QueueFull:
+    return QueueFull(f"{why}; if this happens a lot, add workers or devices", retry_after(seconds))
 
 
 def _late() -> DeadlineExceeded:
