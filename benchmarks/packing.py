@@ -25,6 +25,7 @@ import torch
 from transformers import AlbertConfig, AlbertForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from service.conversion.builder import CPU
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
 from service.conversion.graph import PARTS, Network, build
 from service.conversion.weights import WeightFile, serving_arrays
@@ -77,7 +78,7 @@ def make_models(
 def packed_model(checkpoint: Checkpoint, folder: Path) -> Model:
     network = Network(checkpoint.shape, pooled=True, weights=WeightFile(folder, serving_arrays(checkpoint)))
     for part in PARTS:
-        (folder / f"{part}.onnx").write_bytes(build(part, network, "cpu").SerializeToString())
+        (folder / f"{part}.onnx").write_bytes(build(part, network, CPU).SerializeToString())
     files = {part: folder / f"{part}.onnx" for part in PARTS}
     return Model(files, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, pooled=True)
 

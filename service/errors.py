@@ -18,7 +18,9 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── DeviceError              500  the device asked for does not work here
 ├── CheckpointError          500  a checkpoint cannot be converted; says why
 ├── ParityError              500  the converted model does not answer as the original does
-└── DataError                500  a training or evaluation file is wrong; names file and line
+├── DataError                500  a training or evaluation file is wrong; names file and line
+├── TrainingError            500  a run cannot go on: interrupted, diverged, or the disk is full; says how to go on
+└── QualityError             500  a lower precision, or an early exit, loses more than its gate allows
 """
 
 
@@ -124,3 +126,11 @@ class ParityError(ServiceError):
 
 class DataError(ServiceError):
     code = "data"
+
+
+class TrainingError(ServiceError):
+    code = "training"
+
+
+class QualityError(ServiceError):
+    code = "quality"

@@ -17,11 +17,11 @@ LEVELS = {
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
     "service.serving": 4,
     "service.api": 5, "service.conversion": 5, "service.training": 5,
-    "service.cli": 6, "service.__main__": 7,
+    "service.commands": 6, "service.cli": 7, "service.__main__": 8,
 }  # fmt: skip
 # Within serving: each may import those after it.
 SERVING = ["watcher", "registry", "engine", "device", "scheduler", "admission"]
-HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "tqdm"}
+HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}
 
 
 def modules() -> dict[str, Path]:

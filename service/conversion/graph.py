@@ -9,23 +9,24 @@ every depth: it runs layers ``first`` to ``first + count``.  The dense operators
 nothing.  Only attention knows of rows: on the CPU a Gather lays the tokens out as ``(rows, longest)`` and one takes
 them back; on CUDA ``PackedMultiHeadAttention`` reads packed tokens as they are.
 
+In int8 the matrices of the layer are multiplied in eight bits (``builder.py``); embeddings, their map, and the head
+stay in float.
+
 Sources: ALBERT, Lan et al. 2019; operators of the domain com.microsoft as ONNX Runtime documents them.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import onnx
 from onnx import TensorProto, helper
 
+from service.conversion.builder import MICROSOFT, Graph, Target
 from service.conversion.checkpoint import Shape
 from service.conversion.weights import WeightFile
 
-Device = Literal["cpu", "cuda"]
 PARTS = ("embed", "layers", "head")
-_MS = "com.microsoft"
-_OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid(_MS, 1)]
+_OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,75 +38,24 @@ class Network:
     weights: WeightFile
 
 
-def build(part: str, network: Network, device: Device) -> onnx.ModelProto:
-    """The graph of one ``part`` for one ``device``: float32 on the CPU, float16 on CUDA, logits in float32 always."""
-    makers: dict[str, Callable[[_Graph, Network], onnx.GraphProto]] = {
+def build(part: str, network: Network, target: Target) -> onnx.ModelProto:
+    """The graph of one ``part`` for one ``target``; logits are in float32 always."""
+    makers: dict[str, Callable[[Graph, Network], onnx.GraphProto]] = {
         "embed": _embed,
         "layers": _layers,
         "head": _head,
     }
-    graph = makers[part](_Graph(network.weights, device), network)
+    graph = makers[part](Graph(network.weights, target), network)
     model = helper.make_model(graph, opset_imports=_OPSETS, producer_name="albert-serve")
     model.ir_version = 10
     return model
-
-
-class _Graph:
-    """Collects nodes and the initializers that they name."""
-
-    def __init__(self, weights: WeightFile, device: Device) -> None:
-        self.device = device
-        self.float = TensorProto.FLOAT16 if device == "cuda" else TensorProto.FLOAT
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, onnx.TensorProto] = {}
-        self._weights = weights
-        self._casts: list[onnx.NodeProto] = []
-        self._count = 0
-
-    def add(self, op: str, *inputs: str, domain: str = "", out: str | None = None, **attributes: object) -> str:
-        """One node with one output, whose name it returns."""
-        self._count += 1
-        out = out or f"{op.lower()}_{self._count}"
-        self.nodes.append(helper.make_node(op, list(inputs), [out], domain=domain, **attributes))
-        return out
-
-    def weight(self, name: str, *, cast: bool = True) -> str:
-        """The initializer ``name`` in the precision of the device; the cast is folded away when the graph is loaded."""
-        if name not in self.initializers:
-            self.initializers[name] = self._weights.tensor(name)
-            if cast and self.initializers[name].data_type != self.float:
-                self._casts.append(helper.make_node("Cast", [name], [f"{name}.cast"], to=self.float))
-        return f"{name}.cast" if cast and self.initializers[name].data_type != self.float else name
-
-    def constant(self, name: str, value: list[int]) -> str:
-        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [len(value)] if value else [0], value)
-        return name
-
-    def scalar(self, name: str, value: int) -> str:
-        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [], [value])
-        return name
-
-    def dense(self, x: str, name: str) -> str:
-        return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
-
-    def graph(
-        self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
-    ) -> onnx.GraphProto:
-        return helper.make_graph(self._casts + self.nodes, name, inputs, outputs, list(self.initializers.values()))
-
-    def body(self) -> "_Graph":
-        """An empty graph for a Loop's body that shares this one's weights."""
-        inner = _Graph(self._weights, self.device)
-        inner.initializers, inner._casts = self.initializers, self._casts
-        inner._count = self._count = self._count + 1000  # names stay distinct from the outer graph's
-        return inner
 
 
 def _ints(name: str, *dims: str | int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.INT32, dims)
 
 
-def _embed(graph: _Graph, network: Network) -> onnx.GraphProto:
+def _embed(graph: Graph, network: Network) -> onnx.GraphProto:
     tables = (("embed.word", "ids"), ("embed.position", "positions"), ("embed.type", "types"))
     # The tables stay in the stored precision and only the rows that are read are cast.
     rows = [graph.add("Gather", graph.weight(table, cast=False), index) for table, index in tables]
@@ -122,7 +72,7 @@ def _embed(graph: _Graph, network: Network) -> onnx.GraphProto:
     return graph.graph("embed", inputs, [_hidden("hidden", graph, network)])
 
 
-def _layers(graph: _Graph, network: Network) -> onnx.GraphProto:
+def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
     """One Loop a group; its trip count is what of ``first .. first + count`` falls into the group's own layers."""
     shape = network.shape
     last = graph.add("Add", "first", "count")
@@ -153,7 +103,7 @@ def group_ranges(shape: Shape) -> list[tuple[int, int]]:
     return [(owners.index(g), len(owners) - owners[::-1].index(g)) for g in range(shape.num_hidden_groups)]
 
 
-def _loop_body(graph: _Graph, network: Network, group: int) -> onnx.GraphProto:
+def _loop_body(graph: Graph, network: Network, group: int) -> onnx.GraphProto:
     body = graph.body()
     x = entering = f"entering_{group}"
     for inner in range(network.shape.inner_group_num):
@@ -169,55 +119,55 @@ def _loop_body(graph: _Graph, network: Network, group: int) -> onnx.GraphProto:
     return helper.make_graph(body.nodes, f"group_{group}", inputs, outputs)
 
 
-def _layer(graph: _Graph, shape: Shape, name: str, x: str) -> str:
+def _layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
     """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden)."""
     attended = _attention(graph, shape, name, x)
-    projected = graph.add("MatMul", attended, graph.weight(f"{name}.out.weight"))
+    projected = graph.matmul(attended, f"{name}.out")
     x = _skip_norm(graph, shape, projected, x, f"{name}.out.bias", f"{name}.attention_norm")
-    up = graph.add("MatMul", x, graph.weight(f"{name}.up.weight"))
+    up = graph.matmul(x, f"{name}.up")
     active = _activation(graph, shape.hidden_act, up, graph.weight(f"{name}.up.bias"))
-    down = graph.add("MatMul", active, graph.weight(f"{name}.down.weight"))
+    down = graph.matmul(active, f"{name}.down")
     return _skip_norm(graph, shape, down, x, f"{name}.down.bias", f"{name}.norm")
 
 
-def _attention(graph: _Graph, shape: Shape, name: str, x: str) -> str:
-    qkv = graph.add("MatMul", x, graph.weight(f"{name}.qkv.weight"))  # (tokens, 3 hidden)
+def _attention(graph: Graph, shape: Shape, name: str, x: str) -> str:
+    qkv = graph.matmul(x, f"{name}.qkv")  # (tokens, 3 hidden)
     bias = graph.weight(f"{name}.qkv.bias")
     heads, size = shape.num_attention_heads, shape.hidden_size
     if graph.device == "cuda":
         q, k, v = _split(graph, qkv, axis=1)
         return graph.add(
-            "PackedMultiHeadAttention", q, k, v, bias, "token_offset", "cumulative", domain=_MS, num_heads=heads
+            "PackedMultiHeadAttention", q, k, v, bias, "token_offset", "cumulative", domain=MICROSOFT, num_heads=heads
         )
     padded = graph.add("Gather", qkv, "slots")  # (rows, longest, 3 hidden)
     q, k, v = _split(graph, padded, axis=2)
-    rows = graph.add("MultiHeadAttention", q, k, v, bias, "lengths", domain=_MS, num_heads=heads)
+    rows = graph.add("MultiHeadAttention", q, k, v, bias, "lengths", domain=MICROSOFT, num_heads=heads)
     flat = graph.add("Reshape", rows, graph.constant("flat", [-1, size]))  # (rows * longest, hidden)
     return graph.add("Gather", flat, "tokens_at")  # (tokens, hidden)
 
 
-def _split(graph: _Graph, x: str, axis: int) -> tuple[str, str, str]:
+def _split(graph: Graph, x: str, axis: int) -> tuple[str, str, str]:
     names = tuple(f"{x}_{part}" for part in "qkv")
     graph.nodes.append(helper.make_node("Split", [x], list(names), axis=axis, num_outputs=3))
     return names[0], names[1], names[2]
 
 
-def _skip_norm(graph: _Graph, shape: Shape, x: str, skip: str, bias: str, norm: str) -> str:
+def _skip_norm(graph: Graph, shape: Shape, x: str, skip: str, bias: str, norm: str) -> str:
     return graph.add(
         "SkipLayerNormalization", x, skip, graph.weight(f"{norm}.weight"), graph.weight(f"{norm}.bias"),
-        graph.weight(bias), domain=_MS, epsilon=shape.layer_norm_eps,
+        graph.weight(bias), domain=MICROSOFT, epsilon=shape.layer_norm_eps,
     )  # fmt: skip
 
 
-def _activation(graph: _Graph, kind: str, x: str, bias: str) -> str:
+def _activation(graph: Graph, kind: str, x: str, bias: str) -> str:
     if kind == "gelu_new":
-        return graph.add("FastGelu", x, bias, domain=_MS)
+        return graph.add("FastGelu", x, bias, domain=MICROSOFT)
     if kind == "gelu":
-        return graph.add("BiasGelu", x, bias, domain=_MS)
+        return graph.add("BiasGelu", x, bias, domain=MICROSOFT)
     return graph.add("Relu", graph.add("Add", x, bias))
 
 
-def _head(graph: _Graph, network: Network) -> onnx.GraphProto:
+def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     x, rows = "hidden", "tokens"
     inputs = [_hidden("hidden", graph, network)]
     if network.pooled:
@@ -229,5 +179,5 @@ def _head(graph: _Graph, network: Network) -> onnx.GraphProto:
     return graph.graph("head", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (rows, None))])
 
 
-def _hidden(name: str, graph: _Graph, network: Network) -> onnx.ValueInfoProto:
+def _hidden(name: str, graph: Graph, network: Network) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, graph.float, ("tokens", network.shape.hidden_size))

@@ -2,17 +2,18 @@
 
 import datetime
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 from tqdm import tqdm
 
 from service import __version__
+from service.conversion.builder import CPU, CUDA, Device
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
-from service.conversion.graph import PARTS, Device, Network, build
+from service.conversion.graph import Network
+from service.conversion.precision import Gate, check_wish, lowered, staged_engine, write_graphs
 from service.conversion.verify import verify
 from service.conversion.vocabulary import tokenizer_json
 from service.conversion.weights import WeightFile, serving_arrays
@@ -20,30 +21,36 @@ from service.errors import CheckpointError
 from service.repository.manifest import Graphs, Manifest, TokenizerFacts
 from service.repository.store import publish, sha256, staging
 from service.runtime.providers import choose
-from service.serving.engine import Engine, load, make_model, make_task
+from service.serving.engine import Engine, load
 
-PRECISION: dict[Device, str] = {"cpu": "float32", "cuda": "float16"}
-Evaluate = Callable[[Engine], dict[str, Any]]
+Measure = Callable[[Engine], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the caller decides.  ``window`` and ``overlap`` in tokens; None takes the task's default."""
+    """What the caller decides.  ``window`` and ``overlap`` in tokens; None takes the task's default.
+
+    ``precision``: fp32, fp16, int8 or auto; see ``precision.py`` for the ``gate`` that a lower one must pass.
+    """
 
     name: str
     task: str | None = None
     window: int | None = None
     overlap: int | None = None
     licence: str | None = None
+    precision: str = "auto"
+    gate: Gate | None = None
 
 
-def convert(source: str, root: Path, options: Options, evaluate: Evaluate | None = None) -> Path:
+def convert(source: str, root: Path, options: Options, measures: Sequence[Measure] = ()) -> Path:
     """Convert ``source`` and publish it under ``root``; returns the new version's folder.
 
-    CheckpointError where it cannot be converted, ParityError where the result does not answer as the original.
-    Nothing is published then.  ``evaluate`` measures the result on real data; its figures go into the manifest.
+    CheckpointError where it cannot be converted, ParityError where the result does not answer as the original,
+    QualityError where the precision that was asked for does not pass its gate.  Nothing is published then.
+    ``measures`` look at the result, one after the other; what each returns goes into the manifest.
     """
-    with staging(root) as folder, tqdm(total=6, desc="reading", unit=" steps") as bar:
+    check_wish(options.precision, options.gate)
+    with staging(root) as folder, tqdm(total=6 + len(measures), desc="reading", unit=" steps") as bar:
 
         def step(name: str) -> None:
             bar.set_description(name)
@@ -51,16 +58,18 @@ def convert(source: str, root: Path, options: Options, evaluate: Evaluate | None
 
         checkpoint = read_checkpoint(source, options.task)
         step("writing weights")
-        files = write_files(checkpoint, folder)
+        network = write_weights(checkpoint, folder)
         step("writing graphs")
-        manifest = draft(checkpoint, options, files, folder)
+        manifest = draft(checkpoint, options, {t.device: write_graphs(network, folder, t) for t in (CPU, CUDA)}, folder)
         step("verifying")
-        parity = verify_files(folder, manifest, checkpoint)
-        step("evaluating" if evaluate else "checking")
-        engine = Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 512)
-        quality = evaluate(engine) if evaluate else {}
+        manifest = manifest.model_copy(update={"parity": verify_files(folder, manifest, checkpoint)})
+        step("choosing the precision")
+        manifest = lowered(folder, manifest, network, options.precision, options.gate)
+        for number, measure in enumerate(measures, start=1):
+            step(f"measuring, {number} of {len(measures)}")
+            manifest = manifest.model_copy(update=measure(staged_engine(folder, manifest)))
         step("publishing")
-        done = publish(folder, root, manifest.model_copy(update={"parity": parity, "quality": quality}))
+        done = publish(folder, root, Manifest.model_validate(manifest.model_dump()))
         bar.set_description(f"published {done.parent.name}/{done.name}")
         bar.update()
     return done
@@ -72,22 +81,14 @@ def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str
     return verify(engine, read_checkpoint(source, engine.manifest.task))
 
 
-def write_files(checkpoint: Checkpoint, folder: Path) -> dict[Device, Graphs]:
-    """Weights, graphs and tokenizer into ``folder``; the graphs of both devices share the one file of weights."""
+def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:
+    """Weights and tokenizer into ``folder``; the graphs of all devices and precisions share the one file of weights."""
     (folder / "tokenizer.json").write_text(tokenizer_json(checkpoint.folder), encoding="utf-8")
     try:
         weights = WeightFile(folder, serving_arrays(checkpoint))
     except KeyError as error:
         raise CheckpointError(f"the weights hold no {error.args[0]}, which every ALBERT has") from error
-    network = Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
-    graphs: dict[Device, Graphs] = {}
-    for device, precision in PRECISION.items():
-        names = {part: f"{part}.{device}.onnx" for part in PARTS}
-        for part, name in names.items():
-            (folder / name).write_bytes(build(part, network, device).SerializeToString())
-            onnx.checker.check_model(str(folder / name))
-        graphs[device] = Graphs.model_validate({"precision": precision} | names)
-    return graphs
+    return Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
 
 
 def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs], folder: Path) -> Manifest:
@@ -115,8 +116,7 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
 
 
 def verify_files(folder: Path, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
-    engine = Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 1024)
-    report = verify(engine, checkpoint)
+    report = verify(staged_engine(folder, manifest), checkpoint)
     size = sum(path.stat().st_size for path in folder.glob("*.onnx")) + (folder / "weights.bin").stat().st_size
     return report | {"bytes": size, "bytes_of_checkpoint": checkpoint.weight_bytes}
 

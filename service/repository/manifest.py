@@ -22,10 +22,25 @@ class TokenizerFacts(_Part):
 class Graphs(_Part):
     """The graphs for one kind of device, and the precision that they compute in."""
 
-    precision: Literal["float32", "float16"]
+    precision: Literal["float32", "float16", "int8"]
     embed: FileName
     layers: FileName
     head: FileName
+
+
+class Exits(_Part):
+    """The rule by which a sequence may leave before the last layer (``tasks/exits.py``), and its measured cost.
+
+    ``mean_depth`` is in layers, weighted by tokens; ``lost`` in points of the score that ``data`` was measured with.
+    """
+
+    kind: Literal["confidence", "window"]
+    threshold: float = Field(ge=0, le=1)
+    first: int = Field(ge=1)
+    window: int = Field(ge=1)
+    mean_depth: float
+    lost: float
+    data: str
 
 
 class Manifest(_Part):
@@ -47,7 +62,10 @@ class Manifest(_Part):
     sha256: dict[FileName, Sha256]  # of every file that serving reads
     temperature: float = Field(default=1.0, gt=0)  # logits are divided by it
     no_answer_threshold: float = 0.0  # "no answer" wins when its logit leads by more than this
+    calibration: dict[str, Any] = {}  # how the two above were fitted
+    exits: Exits | None = None  # None: every sequence runs through all layers
     parity: dict[str, Any] = {}
+    precision: dict[str, Any] = {}  # the gate of a lower precision: both scores, and what each costs
     quality: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -101,6 +102,24 @@ def publish(staged: Path, root: Path, draft: Manifest) -> Path:
                 raise
             continue  # another process took the number in between
         return home / str(version)
+
+
+def revise(folder: Path, **changes: Any) -> Path:
+    """Publish the version in ``folder`` once more with ``changes`` to its manifest, as the next version.
+
+    Versions are immutable, so what was learnt about one later makes a new one; the large files are linked, not copied.
+    """
+    manifest = read_manifest(folder)
+    root = folder.parent.parent
+    with staging(root) as staged:
+        for name in manifest.sha256:
+            try:
+                os.link(folder / name, staged / name)
+            except OSError:  # another disk, or one that knows no links
+                shutil.copy2(folder / name, staged / name)
+        # Checked as a manifest that is read would be: model_copy checks nothing.
+        whole = Manifest.model_validate(manifest.model_dump() | changes)
+        return publish(staged, root, whole)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -73,13 +73,28 @@ def texts_of(paths: Iterable[Path], lines: int = 60_000) -> Iterator[str]:
             yield from (text for row in read_labelled(path) for text in (row.text, row.text_pair) if text)
 
 
+def read_lines(paths: Iterable[Path]) -> Iterator[str]:
+    """The lines of plain text files, without the white space at their ends."""
+    for path in paths:
+        with _open(path) as file:
+            yield from (line.strip() for line in file)
+        yield ""  # where a file ends, so does its last document
+
+
 def _question(path: Path, article: Any, paragraph: Any, qa: Any) -> Question:
     context = paragraph["context"]
     answers = tuple((answer["text"], answer["answer_start"]) for answer in qa["answers"])
     for text, start in answers:
         if context[start : start + len(text)] != text:
-            raise DataError(f"{path}: question {qa['id']}: the answer {text!r} is not at {start} of its context")
+            where = f"{path}, line {_line_of(path, qa['id'])}: question {qa['id']}"
+            raise DataError(f"{where}: the answer {text!r} is not at {start} of its context")
     return Question(str(qa["id"]), qa["question"], context, answers, article.get("title", ""))
+
+
+def _line_of(path: Path, id: Any) -> int:
+    """The line that a question's id stands in: JSON itself does not tell where it was read."""
+    with _open(path) as file:
+        return next((number for number, line in enumerate(file, start=1) if json.dumps(id) in line), 1)
 
 
 def _labelled(path: Path, line: int, row: Any) -> Labelled:

@@ -1,72 +1,154 @@
-"""How good is a converted model?  Measured on a file of examples, through the code that serves."""
+"""How good is a model?  Scores of its answers on a file of examples, and their tables and pictures."""
 
-from collections.abc import Iterable, Sequence as Seq
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import numpy as np
 
-from service.serving.engine import Engine
-from service.tasks.classification import Classification
-from service.tasks.question_answering import QuestionAnswering
-from service.training.datasets import read_labelled, read_questions
-from service.training.scores import accuracy, exact_match, macro_f1, token_f1
-from service.types import Floats, Sequence
+from service.errors import DataError
+from service.training import pictures, splits
+from service.training.augment import with_typos
+from service.training.datasets import Labelled, Question
+from service.training.predictors import Predictor, Scored
+from service.training.scores import (
+    accuracy,
+    calibration_error,
+    exact_match,
+    label_f1,
+    macro_f1,
+    reliability,
+    token_f1,
+)
+
+LENGTHS = (16, 32, 64, 128, 256, 512)  # tokens, upper ends
+NEGATION = re.compile(r"\b(not|no|never|nothing|nor|neither|without|hardly|cannot|\w+n't|\w+ n't)\b", re.IGNORECASE)
 
 
-def evaluate(engine: Engine, file: Path) -> dict[str, Any]:
-    """Scores of ``engine`` on ``file``: labelled rows for a classifier, SQuAD's form for a reader."""
-    if isinstance(engine.task, Classification):
-        return _classifier(engine, engine.task, file)
-    return _reader(engine, engine.task, file)
+@dataclass(frozen=True, slots=True)
+class Request:
+    """``source``: ``FILE`` or ``FILE:1/2``.  ``typos``: share of the longer words that are mistyped first."""
+
+    source: str
+    typos: float = 0.0
+    pictures: Path | None = None
+
+    @property
+    def name(self) -> str:
+        typed = f", {self.typos:.0%} of words mistyped" if self.typos else ""
+        return splits.name(self.source) + typed
 
 
-def _classifier(engine: Engine, task: Classification, file: Path) -> dict[str, Any]:
-    """Long texts are read in windows, as ``long_text="windows"`` does."""
-    rows = read_labelled(file)
-    encoded = [task.encode(row.text, row.text_pair, "windows") for row in rows]
-    logits = iter(_run(engine, [row for item in encoded for row in item.sequences]))
-    given = [task.decode(item, [next(logits) for _ in item.sequences]).labels[0][0] for item in encoded]
+def evaluate(predictor: Predictor, request: Request) -> dict[str, Any]:
+    """Scores on ``request.source``: labelled rows for a classifier, SQuAD's form for a reader.
+
+    DataError where the file is of the other kind.
+    """
+    draw = random.Random(7)
+    if predictor.task == "question-answering":
+        if not splits.is_questions(request.source):
+            raise DataError(f"{request.source}: a reader is measured on questions in SQuAD's form (.json)")
+        asked = splits.questions(request.source)
+        if request.typos:
+            asked = [replace(item, question=with_typos(item.question, request.typos, draw)) for item in asked]
+        return _reader(asked, predictor, request)
+    if splits.is_questions(request.source):
+        raise DataError(f"{request.source}: a classifier is measured on labelled texts (.tsv, .csv, .jsonl)")
+    rows = splits.labelled(request.source)
+    if request.typos:
+        rows = [replace(row, text=with_typos(row.text, request.typos, draw)) for row in rows]
+    return _classifier(rows, predictor.classify(rows), request)
+
+
+def _classifier(rows: Sequence[Labelled], scored: Sequence[Scored], request: Request) -> dict[str, Any]:
     gold = [row.label for row in rows]
-    scores = {"accuracy": accuracy(given, gold), "macro_f1": macro_f1(given, gold)}
-    return {"data": file.name, "texts": len(rows)} | {name: round(value, 4) for name, value in scores.items()}
+    given = [one.labels[0][0] for one in scored]
+    right = [a == b for a, b in zip(given, gold, strict=True)]
+    bins = reliability([one.labels[0][1] for one in scored], right)
+    error = calibration_error(bins)
+    if request.pictures:
+        labels = sorted(set(gold) | {label for label, _ in scored[0].labels})
+        stem = _stem(request)
+        pictures.draw_confusion(_confusion(gold, given, labels), labels, request.pictures / f"{stem}-confusion.png")
+        pictures.draw_reliability(bins, error, request.pictures / f"{stem}-reliability.png")
+    values = {"accuracy": accuracy(given, gold), "macro_f1": macro_f1(given, gold), "calibration_error": error}
+    found: dict[str, Any] = {"data": request.name, "texts": len(rows)} | _rounded(values)
+    found["f1"] = _rounded(label_f1(given, gold))
+    negated = [bool(NEGATION.search(row.text)) for row in rows]
+    shares = [float(value) for value in right]
+    found["accuracy_by_tokens"] = _by_length([one.tokens for one in scored], shares)
+    return found | {"accuracy_by_negation": _by_group(["with" if one else "without" for one in negated], shares)}
 
 
-def _reader(engine: Engine, task: QuestionAnswering, file: Path) -> dict[str, Any]:
-    questions = read_questions(file)
-    unanswerable = any(not question.answers for question in questions)
-    encoded = [task.encode(question.question, [question.context]) for question in questions]
-    logits = iter(_run(engine, [row for item in encoded for row in item.sequences]))
-    exact = overlap = 0.0
-    for question, item in zip(questions, encoded, strict=True):
-        done = task.decode(item, [next(logits) for _ in item.windows], no_answer=unanswerable)
-        answer = done.answers[0].text if done.answers else ""
-        golds = [text for text, _ in question.answers]
-        exact += exact_match(answer, golds)
-        overlap += token_f1(answer, golds)
-    scores = {"exact_match": 100 * exact / len(questions), "f1": 100 * overlap / len(questions)}
-    return {"data": file.name, "questions": len(questions)} | {name: round(value, 2) for name, value in scores.items()}
+def _reader(questions: Sequence[Question], predictor: Predictor, request: Request) -> dict[str, Any]:
+    """A file with questions that have no answer is measured as SQuAD 2.0 is: saying so is then the right answer."""
+    unanswerable = [not question.answers for question in questions]
+    replies = predictor.answer(questions, no_answer=any(unanswerable))
+    golds = [[text for text, _ in question.answers] for question in questions]
+    exact = [100 * exact_match(reply.text, gold) for reply, gold in zip(replies, golds, strict=True)]
+    overlap = [100 * token_f1(reply.text, gold) for reply, gold in zip(replies, golds, strict=True)]
+    found: dict[str, Any] = {"data": request.name, "questions": len(questions)}
+    found |= {"exact_match": _mean(exact), "f1": _mean(overlap)}
+    if any(unanswerable):
+        groups = ["has none" if one else "has an answer" for one in unanswerable]
+        found["f1_by_answer"] = _by_group(groups, overlap, digits=2)
+        found["said_no_answer"] = round(sum(reply.text == "" for reply in replies) / len(replies), 4)
+    return found | {"f1_by_tokens": _by_length([reply.tokens for reply in replies], overlap, digits=2)}
 
 
-def _run(engine: Engine, rows: Seq[Sequence]) -> list[Floats]:
-    """All rows, in steps of like length: the results do not depend on it, the time does."""
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-    results: dict[int, Floats] = {}
-    with tqdm(total=len(rows), desc="evaluating", unit=" rows", leave=False) as bar:
-        for step in _steps(order, rows, max(engine.budget, 128)):
-            results |= dict(zip(step, engine.run([rows[index] for index in step]), strict=True))
-            bar.update(len(step))
-    return [results[index] for index in range(len(rows))]
+def _confusion(gold: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> Any:
+    table = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for a, b in zip(gold, given, strict=True):
+        table[labels.index(a), labels.index(b)] += 1
+    return table
 
 
-def _steps(order: Iterable[int], rows: Seq[Sequence], budget: int) -> Iterable[list[int]]:
-    step: list[int] = []
-    tokens = 0
-    for index in order:
-        if step and tokens + len(rows[index]) > budget:
-            yield step
-            step, tokens = [], 0
-        step.append(index)
-        tokens += len(rows[index])
-    if step:
-        yield step
+def _by_length(tokens: Sequence[int], values: Sequence[float], digits: int = 4) -> dict[str, Any]:
+    names = [next((f"up to {end}" for end in LENGTHS if count <= end), "longer") for count in tokens]
+    order = [f"up to {end}" for end in LENGTHS] + ["longer"]
+    found = _by_group(names, values, digits)
+    return {name: found[name] for name in order if name in found}
+
+
+def _by_group(names: Sequence[str], values: Sequence[float], digits: int = 4) -> dict[str, Any]:
+    groups: dict[str, list[float]] = {}
+    for name, value in zip(names, values, strict=True):
+        groups.setdefault(name, []).append(value)
+    return {name: {"examples": len(group), "score": _mean(group, digits)} for name, group in sorted(groups.items())}
+
+
+def _mean(values: Sequence[float], digits: int = 2) -> float:
+    return round(sum(values) / len(values), digits)
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def _stem(request: Request) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", request.name).strip("-")
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """A report for people: a line a figure, and under it those of its groups."""
+    lines = []
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            lines.append(f"{name}:")
+            lines += [f"  {group:<16}{_shown(one)}" for group, one in value.items()]
+        else:
+            lines.append(f"{name:<20}{value}")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value['score']:<10}({value['examples']} examples)" if isinstance(value, Mapping) else str(value)
+
+
+def write_json(report: Mapping[str, Any], request: Request) -> None:
+    if request.pictures:
+        (request.pictures / f"{_stem(request)}.json").write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -1,7 +1,8 @@
 """Examples to what the training loop eats: framed ids and a target, and padded batches of about equal cost."""
 
+import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +27,14 @@ class Feature:
 
 
 def labelled_features(
-    rows: Sequence[Labelled], tokenizer: Tokenizer, labels: Sequence[str], longest: int
-) -> list[Feature]:
-    """One feature a row, cut at ``longest`` tokens.  DataError on a label that training does not know."""
+    rows: Sequence[Labelled], tokenizer: Tokenizer, labels: Sequence[str], longest: int,
+    draw: random.Random | None = None,
+) -> list[Feature]:  # fmt: skip
+    """One feature a row.  DataError on a label that training does not know.
+
+    A text of more than ``longest`` tokens is cut at its end; with ``draw`` a window is taken anywhere in it instead,
+    for the service pools windows of long texts and so sees all of them.
+    """
     index = {label: number for number, label in enumerate(labels)}
     features = []
     for row in tqdm(rows, desc="tokenizing", unit=" texts", leave=False):
@@ -37,7 +43,8 @@ def labelled_features(
         first = tokenizer.encode(row.text).ids
         second = tokenizer.encode(row.text_pair).ids if row.text_pair else None
         if second is None:
-            framed = tokenizer.frame(first[: longest - 2])
+            start = draw.randint(0, max(0, len(first) - longest + 2)) if draw else 0
+            framed = tokenizer.frame(first[start : start + longest - 2])
         else:
             framed = tokenizer.frame(*cut_pair(first, second, longest - 3))
         features.append(Feature(framed.ids, framed.types, index[row.label]))
@@ -89,6 +96,21 @@ def _window(
     if first < start:  # an answer longer than the window
         return Feature(framed.ids, framed.types, (0, 0))
     return Feature(framed.ids, framed.types, (first + shift, last + shift))
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureStream:
+    """The training batches of each epoch; ``features`` gives an epoch's own, so that augmented texts differ."""
+
+    features: Callable[[int], Sequence[Feature]]
+    tokens: int
+    seed: int
+
+    def __call__(self, epoch: int, skip: int = 0) -> Iterator["Batch"]:
+        return itertools.islice(batches(self.features(epoch), self.tokens, seed=self.seed + epoch), skip, None)
+
+    def batches_per_epoch(self) -> int:
+        return sum(1 for _ in self(0))
 
 
 @dataclass(frozen=True, slots=True)

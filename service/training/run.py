@@ -1,79 +1,168 @@
-"""One training run from files to a checkpoint that ``convert`` takes."""
+"""One training run, from files to a checkpoint that ``convert`` takes."""
 
-import json
-import shutil
+import functools
+import math
+import random
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertForSequenceClassification
 
-from service.errors import DataError
+from service.errors import CheckpointError, DataError
 from service.tasks.text import Tokenizer
-from service.training.datasets import Question, read_labelled, read_questions
-from service.training.features import labelled_features, question_features
-from service.training.finetune import Recipe, finetune, label_accuracy, label_loss, span_loss, span_overlap
+from service.training import splits
+from service.training.augment import Augmentation
+from service.training.datasets import Labelled
+from service.training.features import Feature, FeatureStream, labelled_features, question_features
+from service.training.finetune import Recipe, Run
+from service.training.learner import Learner, Lessons, Student
+from service.training.output import write_checkpoint
+from service.training.precision import LOADING, device
 
 
-def train_classifier(init: Path, train: Path, dev: Path, out: Path, recipe: Recipe, longest: int = 256) -> float:
-    """Fine-tune the ALBERT in ``init`` on labelled rows; write the best step to ``out``; return its dev accuracy."""
-    rows, dev_rows = read_labelled(train), read_labelled(dev)
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one run is asked for.  Files are ``FILE`` or ``FILE:1/2``; lengths in tokens.
+
+    Without ``dev``, a share ``hold_out`` of the rows (or of the articles) is kept to stop by.
+    """
+
+    init: Path
+    train: Sequence[str]
+    out: Path
+    dev: str | None = None
+    hold_out: float = 0.1
+    epochs: float = 2.0
+    longest: int | None = None
+    dropout: float = 0.1
+    teacher: Path | None = None
+    exits: bool = False
+    hints: float = 1.0
+    balanced: bool = False
+    unanswerable: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def train_classifier(job: Job) -> float:
+    """Fine-tune on labelled rows; write the best step to ``job.out``; return its dev accuracy."""
+    rows, dev_rows = _rows(job)
     labels = sorted({row.label for row in rows})
-    tokenizer = Tokenizer.from_file(init / "tokenizer.json")
-    torch.manual_seed(recipe.seed)
+    tokenizer = Tokenizer.from_file(job.init / "tokenizer.json")
+    longest = job.longest or 256
+    dev = labelled_features(dev_rows, tokenizer, labels, longest)
+
+    @functools.lru_cache(maxsize=1)
+    def features(epoch: int) -> list[Feature]:
+        """Each epoch has windows and augmented texts of its own."""
+        draw = random.Random(job.recipe.seed + epoch)
+        shown = [_augmented(row, job.augmentation, draw) for row in rows] if job.augmentation else rows
+        return labelled_features(shown, tokenizer, labels, longest, draw)
+
+    weights = balanced_weights([row.label for row in rows], labels) if job.balanced else None
+    lessons = Lessons(job.exits, job.hints, weights)
+    stream = FeatureStream(features, job.recipe.batch_tokens, 0)
+    return _run(job, _classifier(job, labels), stream, dev, lessons)
+
+
+def train_reader(job: Job) -> float:
+    """Fine-tune on questions; write the best step to ``job.out``; return its dev token F1."""
+    found = [question for source in job.train for question in splits.questions(source)]
+    if job.dev:
+        learnt, held = found, splits.questions(job.dev)
+    else:
+        learnt, held = splits.hold_out_articles(found, every=max(2, round(1 / job.hold_out)))
+    learnt = learnt + splits.unanswerable(learnt, job.unanswerable, job.recipe.seed)
+    tokenizer = Tokenizer.from_file(job.init / "tokenizer.json")
+    features = question_features(learnt, tokenizer, job.longest or 192, job.recipe.seed)
+    held = random.Random(job.recipe.seed).sample(held, min(len(held), 2000))  # enough to choose a step by
+    dev = question_features(held, tokenizer, 256, job.recipe.seed, unanswerable=0.0)
+    config = AlbertConfig.from_pretrained(job.init, **_dropout(job))
+    student = AlbertForQuestionAnswering.from_pretrained(job.init, config=config, **LOADING)
+    stream = FeatureStream(lambda _: features, job.recipe.batch_tokens, 0)
+    return _run(job, student, stream, dev, Lessons(job.exits, job.hints))
+
+
+def balanced_weights(labels: Sequence[str], names: Sequence[str]) -> tuple[float, ...]:
+    """Each label's rows count as much together as any other's: total / (labels x rows of the label)."""
+    counts = Counter(labels)
+    return tuple(len(labels) / (len(names) * counts[name]) for name in names)
+
+
+def _rows(job: Job) -> tuple[list[Labelled], list[Labelled]]:
+    """Rows to learn from and to stop by.  Held-out rows are written beside the checkpoint, half of them untouched."""
+    rows = [row for source in job.train for row in splits.labelled(source)]
+    if job.dev:
+        return rows, splits.labelled(job.dev)
+    rows, dev, test = splits.hold_out_rows(rows, job.hold_out, job.recipe.seed)
+    job.out.mkdir(parents=True, exist_ok=True)
+    splits.write_rows(dev, job.out / "dev.jsonl")
+    splits.write_rows(test, job.out / "test.jsonl")
+    return rows, dev
+
+
+def _augmented(row: Labelled, augmentation: Augmentation, draw: random.Random) -> Labelled:
+    pair = augmentation.apply(row.text_pair, draw) if row.text_pair else None
+    return replace(row, text=augmentation.apply(row.text, draw), text_pair=pair)
+
+
+def _classifier(job: Job, labels: Sequence[str]) -> AlbertForSequenceClassification:
     names = dict(enumerate(labels))
-    config = AlbertConfig.from_pretrained(init, num_labels=len(labels), id2label=names, classifier_dropout_prob=0.1)
+    config = AlbertConfig.from_pretrained(
+        job.init, num_labels=len(labels), id2label=names, classifier_dropout_prob=0.1, **_dropout(job)
+    )
     config.label2id = {label: number for number, label in names.items()}
     config.problem_type = "single_label_classification"
-    model = AlbertForSequenceClassification.from_pretrained(init, config=config, attn_implementation="sdpa")
-    features, held = (labelled_features(part, tokenizer, labels, longest) for part in (rows, dev_rows))
-    out.mkdir(parents=True, exist_ok=True)
-    device = _device()
-    progress = finetune(model.to(device), label_loss, label_accuracy, features, held, recipe, out / "state.pt")
-    _write(model, init, out, recipe, progress.best, [train, dev])
-    return progress.best
+    torch.manual_seed(job.recipe.seed)
+    made: AlbertForSequenceClassification = AlbertForSequenceClassification.from_pretrained(
+        job.init, config=config, ignore_mismatched_sizes=True, **LOADING
+    )
+    return made
 
 
-def train_reader(init: Path, train: Path, out: Path, recipe: Recipe, longest: int = 192) -> float:
-    """Fine-tune the ALBERT in ``init`` on questions; write the best step to ``out``; return its held-out token F1.
+def _dropout(job: Job) -> dict[str, float]:
+    return {"hidden_dropout_prob": job.dropout, "attention_probs_dropout_prob": 0.0}
 
-    Every fiftieth article of ``train`` is held out to stop by, so that no dev file is touched.
-    """
-    learnt, held = hold_out(read_questions(train), every=50)
-    tokenizer = Tokenizer.from_file(init / "tokenizer.json")
+
+def _run(job: Job, student: Student, stream: FeatureStream, dev: Sequence[Feature], lessons: Lessons) -> float:
+    if not dev:
+        raise DataError("no example is left to stop by: give --dev, or a larger --hold-out")
+    teacher = _teacher(job.teacher, student) if job.teacher else None
+    steps = max(1, math.ceil(stream.batches_per_epoch() * job.epochs / job.recipe.accumulate))
+    recipe = replace(job.recipe, steps=steps)
+    stream = replace(stream, seed=recipe.seed)
+    job.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    config = AlbertConfig.from_pretrained(init, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.0)
-    model = AlbertForQuestionAnswering.from_pretrained(init, config=config, attn_implementation="sdpa")
-    features = question_features(learnt, tokenizer, longest, recipe.seed)
-    held_features = question_features(held, tokenizer, 256, recipe.seed, unanswerable=0.0)
-    out.mkdir(parents=True, exist_ok=True)
-    progress = finetune(model.to(_device()), span_loss, span_overlap, features, held_features, recipe, out / "state.pt")
-    _write(model, init, out, recipe, progress.best, [train])
+    learner = Learner(student, dev, lessons, teacher.to(device()) if teacher else None).to(device())
+    run = Run(learner, stream, recipe, job.out / "state.pt")
+    progress = run.to_the_end()
+    write_checkpoint(student, job.init, job.out, report(job, recipe), progress)
+    run.forget()
     return progress.best
 
 
-def hold_out(questions: Sequence[Question], every: int) -> tuple[list[Question], list[Question]]:
-    """Split by article: questions on one article never stand on both sides."""
-    titles = sorted({question.title for question in questions})
-    kept = set(titles[::every])
-    learnt = [question for question in questions if question.title not in kept]
-    if not learnt:
-        raise DataError("all questions are on one article: a second article is wanted, to stop by")
-    return learnt, [question for question in questions if question.title in kept]
+def _teacher(folder: Path, student: Student) -> Student:
+    teacher = type(student).from_pretrained(folder, **LOADING)
+    theirs, ours = teacher.config, student.config
+    if theirs.vocab_size != ours.vocab_size or (
+        isinstance(student, AlbertForSequenceClassification) and theirs.id2label != ours.id2label
+    ):
+        raise CheckpointError(f"{folder} cannot teach this student: its vocabulary or its labels are others")
+    return teacher
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _write(
-    model: AlbertForSequenceClassification | AlbertForQuestionAnswering, init: Path, out: Path, recipe: Recipe,
-    score: float, files: Sequence[Path],
-) -> None:  # fmt: skip
-    """Weights go out in half precision: what is verified, published and served is then one and the same."""
-    model.to("cpu").half().save_pretrained(out)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(init / name, out / name)
-    training = {field: getattr(recipe, field) for field in recipe.__dataclass_fields__}
-    report = {"files": [file.name for file in files], "recipe": training, "held_out_score": round(score, 4)}
-    (out / "training.json").write_text(json.dumps(report, indent=1))
+def report(job: Job, recipe: Recipe) -> dict[str, Any]:
+    """What was asked for, for ``training.json`` and the manifest; names without folders, which tell of the machine."""
+    told = {"epochs": job.epochs, "longest": job.longest, "dropout": job.dropout} | asdict(recipe)
+    taught: dict[str, Any] = {"exits": job.exits, "balanced": job.balanced, "unanswerable": job.unanswerable}
+    if job.teacher:
+        taught |= {"teacher": job.teacher.name, "hints": job.hints}
+    if job.augmentation:
+        taught |= asdict(job.augmentation)
+    files = [splits.name(source) for source in job.train]
+    held = splits.name(job.dev) if job.dev else f"held out, {job.hold_out:g}"
+    return {"init": job.init.name, "files": files, "dev": held, "lessons": taught, "recipe": told}

@@ -1,4 +1,4 @@
-"""Scores: accuracy and macro F1 of labels; exact match and F1 of answers as SQuAD defines them.
+"""Scores: accuracy, macro F1 and calibration error of labels; exact match and F1 of answers as SQuAD defines them.
 
 Source: Rajpurkar et al. 2016 and the official evaluation script, version 1.1: answers are compared in lower case,
 without punctuation, articles and repeated spaces; of several gold answers the best match counts.
@@ -8,6 +8,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -43,10 +44,45 @@ def accuracy(given: Sequence[str], gold: Sequence[str]) -> float:
     return sum(a == b for a, b in zip(given, gold, strict=True)) / len(gold)
 
 
-def macro_f1(given: Sequence[str], gold: Sequence[str]) -> float:
-    """The mean over the gold labels of each one's F1: a rare label counts as much as a frequent one."""
-    values = []
+def label_f1(given: Sequence[str], gold: Sequence[str]) -> dict[str, float]:
+    """The F1 of each gold label."""
+    values = {}
     for label in sorted(set(gold)):
         right = sum(a == b == label for a, b in zip(given, gold, strict=True))
-        values.append(2 * right / (given.count(label) + gold.count(label)) if right else 0.0)
-    return sum(values) / len(values)
+        values[label] = 2 * right / (given.count(label) + gold.count(label)) if right else 0.0
+    return values
+
+
+def macro_f1(given: Sequence[str], gold: Sequence[str]) -> float:
+    """The mean over the gold labels of each one's F1: a rare label counts as much as a frequent one."""
+    values = label_f1(given, gold)
+    return sum(values.values()) / len(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of about the same confidence: its mean, the share of them that is right, and how many they are."""
+
+    confidence: float
+    accuracy: float
+    count: int
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool], bins: int = 15) -> list[Bin]:
+    """Answers by confidence, in ``bins`` of equal width from 0 to 1."""
+    members: list[list[int]] = [[] for _ in range(bins)]
+    for index, confidence in enumerate(confidences):
+        members[min(bins - 1, int(confidence * bins))].append(index)
+    return [
+        Bin(
+            sum(confidences[i] for i in inside) / len(inside) if inside else (number + 0.5) / bins,
+            sum(right[i] for i in inside) / len(inside) if inside else 0.0,
+            len(inside),
+        )
+        for number, inside in enumerate(members)
+    ]
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: |confidence - accuracy|, each bin weighted by its answers (Guo et al. 2017)."""
+    return sum(one.count * abs(one.confidence - one.accuracy) for one in bins) / max(1, sum(one.count for one in bins))

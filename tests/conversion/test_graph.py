@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
+from service.conversion.builder import CPU, CUDA, LAYER_MATRICES, Target
 from service.conversion.checkpoint import Shape, read_checkpoint
 from service.conversion.graph import group_ranges
-from service.conversion.pipeline import Options, draft, write_files
+from service.conversion.pipeline import Options, draft, write_weights
+from service.conversion.precision import staged_engine, write_graphs
 from service.conversion.verify import verify
 from service.runtime.packing import Pack
-from service.runtime.providers import choose
-from service.serving.engine import Engine, make_model, make_task
+from service.serving.engine import Engine
 from tests.checkpoints import TINY, save_checkpoint
 from tests.fakes import row
 
@@ -36,12 +37,13 @@ SHAPES: list[dict[str, Any]] = [
 ]
 
 
-def converted(checkpoint: Path, folder: Path) -> Engine:
+def converted(checkpoint: Path, folder: Path, target: Target = CPU) -> Engine:
     """The engine of ``checkpoint``, its files written to ``folder``; nothing verified yet."""
     read = read_checkpoint(str(checkpoint))
     folder.mkdir(exist_ok=True)
-    manifest = draft(read, Options("tiny"), write_files(read, folder), folder)
-    return Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 256)
+    network = write_weights(read, folder)
+    graphs = {one.device: write_graphs(network, folder, one) for one in (target, CUDA)}
+    return staged_engine(folder, draft(read, Options("tiny"), graphs, folder))
 
 
 @pytest.mark.parametrize("architecture", [CLASSIFIER, READER, PRETRAINED])
@@ -119,3 +121,34 @@ def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:
 
     np.testing.assert_array_equal(stepped.value, whole.value)
     assert stepped.depth == whole.depth == 5
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("shape", [{}, {"num_hidden_groups": 3}, {"inner_group_num": 3}], ids=str)
+def test_eight_bits_stay_near_the_floats(tmp_path: Path, shape: dict[str, Any], half: bool) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", half=half, **shape)
+    floats = converted(checkpoint, tmp_path / "floats")
+    bits = converted(checkpoint, tmp_path / "bits", Target("cpu", "int8", LAYER_MATRICES))
+    rows = [row(length, length) for length in (3, 9, 30)]
+
+    for wanted, found in zip(floats.run(rows), bits.run(rows), strict=True):
+        assert np.abs(found - wanted).max() < 0.25 * max(1.0, np.abs(wanted).max())
+        assert (found != wanted).any()
+
+
+def test_in_eight_bits_too_a_row_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    engine = converted(save_checkpoint(tmp_path / "c"), tmp_path / "bits", Target("cpu", "int8", LAYER_MATRICES))
+    rows = [row(length, length) for length in (5, 12, 40)]
+    together = engine.run(rows)
+
+    for alone, found in zip((engine.run([one])[0] for one in rows), together, strict=True):
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_eight_bits_take_no_room_in_the_file(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", hidden_size=192, intermediate_size=384)
+    for name, target in (("floats", CPU), ("bits", Target("cpu", "int8", LAYER_MATRICES))):
+        converted(checkpoint, tmp_path / name, target)
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("floats", "bits")]
+
+    assert sizes[1] < sizes[0] + 15_000

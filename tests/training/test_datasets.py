@@ -177,7 +177,7 @@ def test_a_question_may_have_no_answer(tmp_path: Path) -> None:
 def test_an_answer_that_is_not_where_the_file_says_names_its_question(tmp_path: Path, text: str, start: int) -> None:
     path = write_squad(tmp_path / "dev.json", squad((text, start)))
 
-    with pytest.raises(DataError, match=rf"dev\.json: question q1: the answer '{text}' is not at {start}"):
+    with pytest.raises(DataError, match=rf"dev\.json, line 1: question q1: the answer '{text}' is not at {start}"):
         read_questions(path)
 
 

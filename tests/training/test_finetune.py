@@ -1,27 +1,23 @@
 """The training loop: learns, keeps the best, stops early, goes on after a kill."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertForSequenceClassification
 
-from service.errors import DataError
-from service.training import finetune as loop
-from service.training.datasets import Labelled, Question
-from service.training.features import Feature, batches, labelled_features, question_features
-from service.training.finetune import Recipe, finetune, label_accuracy, label_loss, slope, span_loss, span_overlap
-from tests.checkpoints import TINY, save_checkpoint
+from service.errors import TrainingError
+from service.training.features import Batch, Feature, FeatureStream, collate
+from service.training.finetune import Recipe, Run, slope
+from service.training.learner import Learner, Lessons
+from tests.checkpoints import TINY
 
-RECIPE = Recipe(epochs=6, learning_rate=3e-3, batch_tokens=256, evaluations=6, patience=3)
-
-
-def ids(*values: int) -> Feature:
-    array = np.array(values, dtype=np.int32)
-    return Feature(array, np.zeros_like(array), 0)
+RECIPE = Recipe(learning_rate=3e-3, batch_tokens=256, evaluations=6, patience=3)
 
 
 def examples(count: int, seed: int) -> list[Feature]:
@@ -38,63 +34,187 @@ def examples(count: int, seed: int) -> list[Feature]:
     return features
 
 
-def classifier() -> AlbertForSequenceClassification:
+def spans(count: int) -> list[Feature]:
+    """The answer is token 7, wherever it stands."""
+    draw = np.random.default_rng(0)
+    features = []
+    for _ in range(count):
+        tokens = draw.integers(10, 30, draw.integers(6, 14)).astype(np.int32)
+        place = int(draw.integers(1, len(tokens)))
+        tokens[place] = 7
+        features.append(Feature(tokens, np.zeros_like(tokens), (place, place)))
+    return features
+
+
+def classifier(seed: int = 0, **config: Any) -> AlbertForSequenceClassification:
+    torch.manual_seed(seed)
+    return AlbertForSequenceClassification(AlbertConfig(**({"vocab_size": 40} | TINY | config), num_labels=2))
+
+
+def reader() -> AlbertForQuestionAnswering:
     torch.manual_seed(0)
-    return AlbertForSequenceClassification(AlbertConfig(**({"vocab_size": 40} | TINY), num_labels=2))
+    return AlbertForQuestionAnswering(AlbertConfig(**({"vocab_size": 40} | TINY)))
 
 
-def test_it_learns_and_leaves_the_best_weights_in_the_model(tmp_path: Path) -> None:
-    model = classifier()
-    dev = examples(60, 1)
-    progress = finetune(
-        model, label_loss, label_accuracy, examples(300, 0), dev, RECIPE, tmp_path / "s", lambda _: None
-    )
+def stream(features: list[Feature], recipe: Recipe = RECIPE) -> FeatureStream:
+    return FeatureStream(lambda _: features, recipe.batch_tokens, recipe.seed)
+
+
+def run(learner: Any, train: list[Feature], state: Path, epochs: float = 6, **changes: Any) -> Run:
+    recipe = replace(RECIPE, **changes)
+    batches = stream(train, recipe)
+    steps = int(batches.batches_per_epoch() * epochs / recipe.accumulate)
+    return Run(learner, batches, replace(recipe, steps=steps), state, say=lambda _: None)
+
+
+class Scripted(Learner):
+    """Learns nothing; its scores are given."""
+
+    scores: Iterator[float]
+
+    def score(self) -> float:
+        return next(self.scores)
+
+
+class Dying(Learner):
+    """Its batch number ``left`` ends the process that trains it."""
+
+    left: int
+    stopped: type[BaseException]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        if not self.left:
+            raise self.stopped
+        self.left -= 1
+        return super().loss(batch)
+
+
+def scripted(*scores: float) -> Scripted:
+    learner = Scripted(classifier(), [])
+    learner.scores = iter(scores)
+    return learner
+
+
+def test_it_learns_and_leaves_the_best_weights_in_the_student(tmp_path: Path) -> None:
+    learner = Learner(classifier(), examples(60, 1))
+    started = run(learner, examples(300, 0), tmp_path / "s")
+    progress = started.to_the_end()
 
     assert progress.best > 0.9
-    assert label_accuracy(model, dev) == progress.best
+    assert learner.score() == progress.best
+    again = Run(Learner(classifier(), learner.dev), started.stream, started.recipe, tmp_path / "s", lambda _: None)
+    assert again.to_the_end().step == progress.step  # a run that is over is over, until its state is forgotten
+    again.forget()
     assert not (tmp_path / "s").exists()
+    assert [entry["step"] for entry in progress.history][-1] == progress.step
+
+
+def test_a_reader_learns(tmp_path: Path) -> None:
+    features = spans(300)
+    progress = run(Learner(reader(), features[250:]), features[:250], tmp_path / "s").to_the_end()
+
+    assert progress.best > 0.9
 
 
 def test_it_stops_when_nothing_gets_better(tmp_path: Path) -> None:
     said: list[str] = []
-    scores = iter([0.5, 0.7, 0.6, 0.6, 0.6, 0.9])
-    progress = finetune(
-        classifier(), label_loss, lambda model, dev: next(scores), examples(200, 0), [], RECIPE, tmp_path / "s",
-        said.append,
-    )  # fmt: skip
+    started = run(scripted(0.5, 0.7, 0.6, 0.6, 0.6, 0.9), examples(200, 0), tmp_path / "s")
+    started.say = said.append
+    progress = started.to_the_end()
 
     assert progress.best == 0.7
     assert progress.best_step < progress.step
     assert "stopping" in said[-1]
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = Recipe(epochs=2, learning_rate=1e-3, batch_tokens=128, evaluations=2, patience=9, save_minutes=0)
+def test_minutes_end_a_run_and_the_learning_rate_has_come_down_by_then(tmp_path: Path) -> None:
+    ticks = itertools.count()
+    started = run(scripted(*[0.5] * 9), examples(200, 0), tmp_path / "s", epochs=1000, minutes=1, patience=99)
+    started.clock = lambda: float(next(ticks))  # a second whenever it is asked
+    progress = started.to_the_end()
+
+    assert 55 <= progress.seconds <= 61
+    assert progress.evaluated == RECIPE.evaluations
+    assert started.optimizer.param_groups[0]["lr"] < 0.05 * RECIPE.learning_rate
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, RuntimeError])
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, stopped: type[BaseException]) -> None:
+    """Interrupted, it saves its state; killed, it goes on from the state that was saved last."""
     train, dev = examples(200, 0), examples(40, 1)
-    steps: list[int] = []
-    real = loop._step
-
-    def dying(*arguments: object) -> float:
-        if len(steps) == 9:
-            raise KeyboardInterrupt
-        steps.append(1)
-        return real(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "_step", dying)
-    with pytest.raises(KeyboardInterrupt):
-        finetune(classifier(), label_loss, label_accuracy, train, dev, recipe, tmp_path / "s", lambda _: None)
-    monkeypatch.setattr(loop, "_step", real)
+    settings: dict[str, Any] = {"epochs": 2, "batch_tokens": 128, "evaluations": 2, "patience": 9, "save_minutes": 0}
+    dying = Dying(classifier(), dev)
+    dying.left, dying.stopped = 9, stopped
+    first = run(dying, train, tmp_path / "s", **settings)
+    with pytest.raises(TrainingError if stopped is KeyboardInterrupt else RuntimeError) as caught:
+        first.to_the_end()
+    if stopped is KeyboardInterrupt:
+        assert "the same command goes on" in str(caught.value)
     said: list[str] = []
-    resumed, whole = classifier(), classifier()
-    progress = finetune(resumed, label_loss, label_accuracy, train, dev, recipe, tmp_path / "s", said.append)
-    straight = finetune(whole, label_loss, label_accuracy, train, dev, recipe, tmp_path / "t", lambda _: None)
+    again = Run(Learner(classifier(), dev), first.stream, first.recipe, tmp_path / "s", said.append)
+    straight = run(Learner(classifier(), dev), train, tmp_path / "t", **settings)
 
     assert "going on from step 9" in said[0]
-    assert progress.step == straight.step
+    assert again.to_the_end().step == straight.to_the_end().step
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(b"not a state")
+    with pytest.raises(TrainingError, match="another --out"):
+        run(Learner(classifier(), []), examples(20, 0), tmp_path / "s")
+
+
+def test_a_full_disk_leaves_the_state_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = run(Learner(classifier(), []), examples(20, 0), tmp_path / "s.pt")
+    started._save()
+    before = (tmp_path / "s.pt").read_bytes()
+
+    def full(parts: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        started._save()
+    assert (tmp_path / "s.pt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt"]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
+    learner = Learner(classifier(), examples(20, 1))
+    with torch.no_grad():
+        learner.student.classifier.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="lower --learning-rate"):
+        run(learner, examples(20, 0), tmp_path / "s").to_the_end()
+
+
+def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
+    def weights(accumulate: int, tokens: int) -> tuple[torch.Tensor, int]:
+        learner = Learner(classifier(hidden_dropout_prob=0.0, classifier_dropout_prob=0.0), [])
+        # Rows of one length, so that two batches of half the size hold the rows of one.
+        rows = [Feature(f.ids[:4], f.types[:4], f.target) for f in examples(64, 0)]
+        recipe = replace(RECIPE, steps=4, accumulate=accumulate, evaluations=0)
+        done = Run(learner, InOrder(rows, tokens // 4), recipe, tmp_path / f"{accumulate}", lambda _: None)
+        done._train()
+        return learner.student.classifier.weight.detach().clone(), done.progress.step
+
+    (whole, steps), (halves, other) = weights(1, 64), weights(2, 32)
+    assert steps == other == 4
+    torch.testing.assert_close(whole, halves, atol=2e-3, rtol=0)
+
+
+class InOrder:
+    """The rows in one order, whatever the size of the batches."""
+
+    def __init__(self, rows: list[Feature], per_batch: int) -> None:
+        self.batches = [collate(rows[i : i + per_batch]) for i in range(0, len(rows), per_batch)]
+
+    def __call__(self, epoch: int, skip: int) -> Iterator[Batch]:
+        return iter(self.batches[skip:])
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    values = [slope(step, 100, 0.1) for step in range(101)]
+    values = [slope(step / 100, 0.1, 0.01) for step in range(101)]
 
     assert values.index(max(values)) in range(9, 11)
     assert max(values) == pytest.approx(1, abs=0.02)
@@ -103,63 +223,19 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert all(a >= b for a, b in itertools.pairwise(values[10:]))
 
 
-@pytest.mark.parametrize("seed", [None, 3])
-def test_batches_hold_every_example_once_within_the_budget(seed: int | None) -> None:
-    features = [ids(*range(length)) for length in np.random.default_rng(0).integers(2, 30, 100)]
-    found = list(batches(features, 64, seed))
+def test_class_weights_turn_a_prejudice_round(tmp_path: Path) -> None:
+    """Nine of ten texts are of class 0 and no text tells anything: the weights decide what is said."""
+    rows = [Feature(np.full(5, 9, dtype=np.int32), np.zeros(5, dtype=np.int32), int(i % 10 == 0)) for i in range(200)]
 
-    assert sorted(int(row.sum()) for batch in found for row in batch.mask) == sorted(len(f.ids) for f in features)
-    assert all(batch.ids.numel() <= 64 for batch in found)
-    again = [batch.ids.tolist() for batch in batches(features, 64, seed)]
-    assert again == [batch.ids.tolist() for batch in found]
+    def share(weights: tuple[float, ...] | None) -> float:
+        learner = Learner(classifier(), rows, Lessons(class_weights=weights))
+        done = run(learner, rows, tmp_path / "s", epochs=3, evaluations=1)
+        done.to_the_end()
+        done.forget()
+        with torch.inference_mode():
+            learner.eval()
+            ids = torch.full((1, 5), 9)
+            return float(learner.student(ids).logits.softmax(-1)[0, 1])
 
-
-def questions(text: str, answers: Sequence[str]) -> list[Question]:
-    return [Question(str(i), "who", text, ((answer, text.index(answer)),)) for i, answer in enumerate(answers)]
-
-
-def test_the_targets_of_a_window_are_the_tokens_of_the_answer(tmp_path: Path) -> None:
-    from service.tasks.text import Tokenizer
-
-    save_checkpoint(tmp_path)
-    tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
-    text = "Nobody knew why the river had changed its course overnight. " * 6
-    answers = ["Nobody", "the river", "course overnight."]
-    features = question_features(questions(text, answers) * 40, tokenizer, 48, seed=1, unanswerable=0.2)
-
-    held = 0
-    for feature, answer in zip(features, answers * 40, strict=True):
-        assert isinstance(feature.target, tuple)
-        first, last = feature.target
-        assert 0 <= first <= last < len(feature.ids) <= 48
-        if first:
-            held += 1
-            assert feature.ids[first : last + 1].tolist() == tokenizer.encode(answer).ids.tolist()
-    assert 80 < held < 120  # about a fifth of the windows were taken beside the answer
-
-
-def test_a_reader_learns(tmp_path: Path) -> None:
-    """The answer is token 7, wherever it stands."""
-    draw = np.random.default_rng(0)
-    features = []
-    for _ in range(300):
-        tokens = draw.integers(10, 30, draw.integers(6, 14)).astype(np.int32)
-        place = int(draw.integers(1, len(tokens)))
-        tokens[place] = 7
-        features.append(Feature(tokens, np.zeros_like(tokens), (place, place)))
-    torch.manual_seed(0)
-    model = AlbertForQuestionAnswering(AlbertConfig(**({"vocab_size": 40} | TINY)))
-    progress = finetune(
-        model, span_loss, span_overlap, features[:250], features[250:], RECIPE, tmp_path / "s", lambda _: None
-    )
-
-    assert progress.best > 0.9
-
-
-def test_an_unknown_label_is_named(tmp_path: Path) -> None:
-    from service.tasks.text import Tokenizer
-
-    save_checkpoint(tmp_path)
-    tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
-    with pytest.raises(DataError, match="maybe"):
-        labelled_features([Labelled("maybe", "ok")], tokenizer, ["no", "yes"], 32)
+    assert share(None) < 0.25
+    assert share((200 / (2 * 180), 200 / (2 * 20))) > 0.35

@@ -8,9 +8,8 @@ from transformers import BertConfig, BertModel
 
 from service.cli import main
 from service.repository.store import read_manifest
-from service.training.datasets import Question
-from service.training.run import hold_out
 from tests.checkpoints import save_checkpoint, word_pieces
+from tests.conftest import SENTIMENT
 
 ROWS = [("positive", "ok"), ("positive", "Great service"), ("negative", "It was not good."), ("negative", "bored")]
 
@@ -97,15 +96,6 @@ def test_a_bert_becomes_an_albert_that_answers_as_the_bert_did(tmp_path: Path) -
     assert len(new.encode(rare)) > len(old.encode(rare)) == 2
 
 
-def test_articles_are_never_on_both_sides() -> None:
-    questions = [Question(str(i), "q", "c", (), f"title {i % 7}") for i in range(70)]
-    learnt, held = hold_out(questions, every=3)
-
-    assert {q.title for q in learnt}.isdisjoint(q.title for q in held)
-    assert len(learnt) + len(held) == 70
-    assert held
-
-
 def test_bad_files_are_named_and_nothing_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init = save_checkpoint(tmp_path / "init", "AlbertModel")
     bad = tmp_path / "bad.tsv"
@@ -115,3 +105,96 @@ def test_bad_files_are_named_and_nothing_is_written(tmp_path: Path, capsys: pyte
     assert main([*command, "--train", str(bad), "--dev", str(bad)]) == 1
     assert f"{bad}, line 3" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_student_with_one_shared_layer_is_distilled_from_several(tmp_path: Path) -> None:
+    """The commands that made the shipped models: share-layer, then train with a teacher, held-out rows and exits."""
+    teacher = save_checkpoint(tmp_path / "teacher", num_hidden_groups=3, half=True, **SENTIMENT)
+    rows, student, out = write_rows(tmp_path / "rows.tsv", 40), tmp_path / "student", tmp_path / "out"
+
+    share = ["share-layer", str(teacher), "--out", str(student), "--group", "1", "--embedding-size", "12"]
+    assert main(share) == 0
+    command = ["train", "--task", "text-classification", "--init", str(student), "--train", str(rows)]
+    flags = [
+        "--teacher",
+        str(teacher),
+        "--out",
+        str(out),
+        "--epochs",
+        "1",
+        "--hold-out",
+        "0.2",
+        "--word-dropout",
+        "0.1",
+    ]
+    flags += ["--exits", "--class-weights", "balanced", "--accumulate", "2", "--batch-tokens", "128"]
+    published = ["--publish", "made", "--model-repo", str(tmp_path / "repo"), "--calibrate", str(out / "dev.jsonl")]
+    assert main([*command, *flags, *published, "--evaluate", str(out / "test.jsonl")]) == 0
+
+    assert len((out / "dev.jsonl").read_text().splitlines()) == len((out / "test.jsonl").read_text().splitlines()) == 16
+    manifest = read_manifest(tmp_path / "repo" / "made" / "1")
+    assert (manifest.architecture["num_hidden_groups"], manifest.architecture["embedding_size"]) == (1, 12)
+    assert manifest.quality["test.jsonl"]["texts"] == 16
+    lessons = manifest.provenance["training"]["lessons"]
+    assert lessons["teacher"] == "teacher"
+    assert str(tmp_path) not in (tmp_path / "repo" / "made" / "1" / "manifest.json").read_text()
+
+
+def test_a_shared_layer_of_full_width_is_a_copy(tmp_path: Path) -> None:
+    import torch
+    from transformers import AlbertModel
+
+    from service.training.share import Form, share_layer
+
+    save_checkpoint(tmp_path / "one", "AlbertModel")
+    share_layer(tmp_path / "one", tmp_path / "same", Form())
+    share_layer(tmp_path / "one", tmp_path / "narrow", Form(embedding=15))
+    ids = torch.randint(5, 40, (2, 9))
+    with torch.inference_mode():
+        whole, same, narrow = (
+            AlbertModel.from_pretrained(tmp_path / name).eval()(ids).last_hidden_state
+            for name in ("one", "same", "narrow")
+        )
+
+    torch.testing.assert_close(same, whole)
+    assert torch.nn.functional.cosine_similarity(narrow, whole, dim=-1).mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("form", "message"), [(["--group", "7"], "groups 0 to 2"), (["--embedding-size", "99"], "cannot grow")]
+)
+def test_a_form_that_does_not_fit_is_an_error(
+    tmp_path: Path, form: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = save_checkpoint(tmp_path / "c", "AlbertModel", num_hidden_groups=3)
+
+    assert main(["share-layer", str(source), "--out", str(tmp_path / "out"), *form]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_teacher_with_other_labels_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init = save_checkpoint(tmp_path / "init", "AlbertModel")
+    teacher = save_checkpoint(tmp_path / "teacher", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    rows = write_rows(tmp_path / "rows.tsv", 10)
+    command = ["train", "--task", "text-classification", "--init", str(init), "--train", str(rows)]
+
+    assert main([*command, "--teacher", str(teacher), "--out", str(tmp_path / "out")]) == 1
+    assert "cannot teach" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from service.training import output
+
+    init, rows = save_checkpoint(tmp_path / "init", "AlbertModel"), write_rows(tmp_path / "rows.tsv", 10)
+    command = ["train", "--task", "text-classification", "--init", str(init), "--train", str(rows)]
+
+    def full(history: object, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(output, "draw_curves", full)
+    assert main([*command, "--out", str(tmp_path / "out"), "--epochs", "1", "--publish", "made"]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    # The run itself is not lost: once there is room, the same command writes what was learnt.
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"dev.jsonl", "test.jsonl", "state.pt"}

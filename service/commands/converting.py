@@ -1,0 +1,99 @@
+"""``convert`` and ``verify``: checkpoints into versions of the repository."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.commands.serving import add_repository
+
+if TYPE_CHECKING:
+    from service.serving.engine import Engine
+
+PRECISIONS = ("fp32", "fp16", "int8", "auto")
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", help="folder of the checkpoint, or a hub id")
+    parser.add_argument("--name", required=True, help="name of the model in the repository")
+    add_publishing(parser)
+    parser.set_defaults(run=lambda options: publish(options.checkpoint, options.name, options))
+
+
+def add_publishing(parser: argparse.ArgumentParser) -> None:
+    """What convert and train --publish share."""
+    choices = ("text-classification", "question-answering")
+    if not any(action.dest == "task" for action in parser._actions):
+        parser.add_argument("--task", choices=choices, help="if the config is silent")
+    parser.add_argument("--window", type=int, help="tokens in a window of a long text")
+    parser.add_argument("--overlap", type=int, help="tokens that neighbouring windows share")
+    parser.add_argument("--licence", help="licence of the weights, for the manifest")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="auto", help="auto: the fastest that passes the gate [auto]"
+    )
+    several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[:K/N]"}
+    parser.add_argument("--gate", **several, help="real data on which a lower precision must hold its score")
+    parser.add_argument("--gate-points", type=float, default=0.5, help="what it may lose there [0.5]")
+    parser.add_argument("--calibrate", **several, help="fit the temperature or the no-answer threshold on FILE")
+    parser.add_argument("--exits", metavar="FILE[:K/N]", help="choose an early exit on FILE")
+    parser.add_argument("--evaluate", **several, help="score it on FILE")
+    add_repository(parser)
+
+
+def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
+    from service.conversion.pipeline import Options, convert
+    from service.conversion.precision import Gate
+
+    gate = Gate(options.gate_points, gate_scores(options.gate)) if options.gate else None
+    chosen = Options(name, options.task, options.window, options.overlap, options.licence, options.precision, gate)
+    print(convert(checkpoint, options.model_repo, chosen, measures(options)))
+    return 0
+
+
+def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str, Any]]]:
+    """What is found out about a model before it is published; each adds to its manifest, in this order."""
+    from service.training.calibration import calibrate
+    from service.training.evaluate import Request, evaluate
+    from service.training.exits import fit_exits
+    from service.training.predictors import Local
+
+    found: list[Callable[[Engine], dict[str, Any]]] = []
+    if options.calibrate:
+        found.append(lambda engine: calibrate(engine, options.calibrate))
+    if options.exits:
+        found.append(lambda engine: fit_exits(engine, options.exits))
+    if options.evaluate:
+        requests = [Request(source) for source in options.evaluate]
+        found.append(lambda engine: {"quality": {one.name: evaluate(Local(engine), one) for one in requests}})
+    return found
+
+
+def gate_scores(sources: list[str]) -> Callable[["Engine"], dict[str, float]]:
+    """The score of each file, in points, by a name that says what it is."""
+    from service.training.evaluate import Request, evaluate
+    from service.training.predictors import Local
+
+    def scores(engine: "Engine") -> dict[str, float]:
+        found = {}
+        for source in sources:
+            report = evaluate(Local(engine), Request(source))
+            kind, value = ("F1", report["f1"]) if "questions" in report else ("accuracy", 100 * report["accuracy"])
+            found[f"{kind} on {report['data']}"] = round(float(value), 2)
+        return found
+
+    return scores
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", type=Path, help="folder of the version, such as model_repo/sentiment/1")
+    parser.add_argument("checkpoint", help="folder or hub id of the checkpoint that it was made from")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N [cpu]")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from service.conversion.pipeline import verify_published
+
+    print(json.dumps(verify_published(options.version, options.checkpoint, options.device), indent=1))
+    return 0

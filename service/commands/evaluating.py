@@ -1,0 +1,79 @@
+"""``evaluate``: how good a version, or a running service, is on a file; and what can be fitted on it."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from service.errors import DataError
+
+if TYPE_CHECKING:
+    from service.training.predictors import Predictor
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="folder of the version, such as model_repo/qa/1; with --url its name there")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE[:K/N]",
+        help="labelled texts (.tsv, .csv, .jsonl) or questions (.json), plain or .xz; K/N: one part of it",
+    )  # fmt: skip
+    parser.add_argument("--url", help="ask a running service instead of loading the version")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
+    parser.add_argument("--typos", type=float, default=0.0, help="mistype this share of the longer words first [0]")
+    parser.add_argument("--json", action="store_true", help="JSON on stdout in place of a table")
+    parser.add_argument("--out", type=Path, help="folder for the JSON and the pictures")
+    parser.add_argument("--calibrate", action="store_true", help="fit temperature or no-answer threshold on the files")
+    parser.add_argument("--exits", action="store_true", help="choose an early exit on the file")
+    parser.add_argument("--gate", type=float, default=0.5, help="points that an early exit may lose [0.5]")
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+    if options.calibrate or options.exits:
+        return _fit(options)
+    from service.training.evaluate import Request, evaluate, table, write_json
+
+    predictor = _predictor(options)
+    reports: list[dict[str, Any]] = []
+    for source in options.files:
+        request = Request(source, options.typos, options.out)
+        reports.append(evaluate(predictor, request))
+        write_json(reports[-1], request)
+    shown = reports[0] if len(reports) == 1 else reports
+    print(json.dumps(shown, indent=1) if options.json else "\n\n".join(table(report) for report in reports))
+    return 0
+
+
+def _predictor(options: argparse.Namespace) -> "Predictor":
+    from service.training.predictors import Local, Remote
+
+    if options.url:
+        return Remote.connect(options.url, options.model)
+    from service.runtime.providers import choose
+    from service.serving.engine import load
+
+    return Local(load(Path(options.model), choose(options.device)))
+
+
+def _fit(options: argparse.Namespace) -> int:
+    """Fit, and publish the version again with what was found: versions do not change."""
+    from service.repository.store import revise
+    from service.runtime.providers import choose
+    from service.serving.engine import load
+    from service.training.calibration import calibrate
+    from service.training.exits import fit_exits
+
+    if options.url:
+        raise DataError("what is fitted goes into a manifest: give the folder of a version, not --url")
+    folder = Path(options.model)
+    changes: dict[str, Any] = {}
+    if options.calibrate:
+        changes |= calibrate(load(folder, choose(options.device)), options.files)
+    if options.exits:
+        picture = options.out / "exits.png" if options.out else None
+        changes |= fit_exits(load(folder, choose(options.device)), options.files[0], options.gate, picture)
+    print(json.dumps(changes, indent=1))
+    print(revise(folder, **changes))
+    return 0

@@ -1,0 +1,178 @@
+"""``train``, ``pretrain``, and the two that make a checkpoint to start from: ``shrink-bert``, ``share-layer``."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from service.commands.converting import add_publishing, publish
+
+if TYPE_CHECKING:
+    from service.training.finetune import Recipe
+    from service.training.run import Job
+
+TASKS = ("text-classification", "question-answering")
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    source = "FILE[:K/N]"
+    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--init", type=Path, required=True, help="folder of the ALBERT checkpoint to start from")
+    parser.add_argument("--train", action="append", required=True, metavar=source, help="examples to learn from")
+    parser.add_argument("--dev", metavar=source, help="examples to stop by; without it some are held out")
+    parser.add_argument("--hold-out", type=float, default=0.1, help="the share that is held out then [0.1]")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a killed run goes on")
+    parser.add_argument("--epochs", type=float, default=2.0, help="passes over the examples [2.0]")
+    parser.add_argument("--max-length", type=int, help="longest example in tokens [256 texts, 192 questions]")
+    parser.add_argument("--dropout", type=float, default=0.1, help="[0.1]")
+    parser.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="[none]")
+    parser.add_argument("--word-dropout", type=float, default=0.0, help="chance of a word to be left out [0]")
+    parser.add_argument("--word-swap", type=float, default=0.0, help="chance of a word to change places [0]")
+    parser.add_argument("--unanswerable", type=float, default=0.0, help="questions on other paragraphs, a share [0]")
+    parser.add_argument("--exits", action="store_true", help="teach the head at every depth", dest="teach_exits")
+    parser.add_argument("--teacher", type=Path, help="a fine-tuned checkpoint to distil from")
+    parser.add_argument("--hints", type=float, default=1.0, help="weight of the teacher's hidden states [1]")
+    _recipe_flags(parser, batch_tokens=2048, learning_rate=5e-5)
+    parser.add_argument("--publish", metavar="NAME", help="convert the result into the repository; see convert")
+    parser.set_defaults(run=_train)
+    publishing = parser.add_argument_group("with --publish")
+    _add_publishing(publishing, parser)
+
+
+def _add_publishing(group: argparse._ArgumentGroup, parser: argparse.ArgumentParser) -> None:
+    """convert's own flags, but --exits, which is a switch here: with --publish the policy is chosen on --exits-on."""
+    other = argparse.ArgumentParser(add_help=False)
+    add_publishing(other)
+    for action in other._actions:
+        if action.dest == "exits":
+            group.add_argument("--exits-on", dest="exits", metavar="FILE[:K/N]", help=action.help)
+        elif action.dest != "task":
+            group._add_action(action)
+
+
+def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learning_rate: float) -> None:
+    rate, tokens = f"at its highest [{learning_rate:g}]", f"padded tokens in a batch [{batch_tokens}]"
+    parser.add_argument("--learning-rate", type=float, default=learning_rate, help=rate)
+    parser.add_argument("--batch-tokens", type=int, default=batch_tokens, help=tokens)
+    parser.add_argument("--accumulate", type=int, default=1, help="batches to a step [1]")
+    parser.add_argument("--minutes", type=float, help="end after so long, whatever is left")
+    parser.add_argument("--warmup", type=float, default=0.06, help="share of the run [0.06]")
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="[0.01]")
+    parser.add_argument("--evaluations", type=int, default=8, help="on the held-out examples [8]")
+    parser.add_argument("--patience", type=int, default=3, help="evaluations without a better score [3]")
+    parser.add_argument("--seed", type=int, default=13, help="[13]")
+
+
+def _recipe(options: argparse.Namespace) -> "Recipe":
+    from service.training.finetune import Recipe
+
+    names = (
+        "minutes", "learning_rate", "batch_tokens", "accumulate", "warmup", "weight_decay", "evaluations", "patience",
+        "seed",
+    )  # fmt: skip
+    return Recipe(**{name: getattr(options, name) for name in names})
+
+
+def _train(options: argparse.Namespace) -> int:
+    from service.training.run import train_classifier, train_reader
+
+    train = train_reader if options.task == "question-answering" else train_classifier
+    score = train(_job(options))
+    print(f"best score {score:.4f}; checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
+    return publish(str(options.out), options.publish, options) if options.publish else 0
+
+
+def _job(options: argparse.Namespace) -> "Job":
+    from service.training.augment import Augmentation
+    from service.training.run import Job
+
+    return Job(
+        init=options.init,
+        train=options.train,
+        out=options.out,
+        dev=options.dev,
+        hold_out=options.hold_out,
+        epochs=options.epochs,
+        longest=options.max_length,
+        dropout=options.dropout,
+        teacher=options.teacher,
+        exits=options.teach_exits,
+        hints=options.hints,
+        balanced=options.class_weights == "balanced",
+        unanswerable=options.unanswerable,
+        augmentation=Augmentation(options.word_dropout, options.word_swap),
+        recipe=_recipe(options),
+    )
+
+
+def add_pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "texts", type=Path, nargs="+", help="plain text: a paragraph a line, an empty line between documents"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; a killed run goes on there")
+    parser.add_argument("--init", type=Path, help="go on from this checkpoint, with its vocabulary and shape")
+    parser.add_argument("--length", type=int, default=256, help="tokens in a sequence [256]")
+    parser.add_argument("--masked", type=float, default=0.15, help="share of the words; 0 learns the order only [0.15]")
+    parser.add_argument("--max-tokens", type=float, default=60e6, help="of text that is read [60e6]")
+    parser.add_argument("--steps", type=int, default=1_000_000, help="end after so many, if not by --minutes before")
+    _shape_flags(parser)
+    _recipe_flags(parser, batch_tokens=4096, learning_rate=1e-3)
+    parser.set_defaults(run=_pretrain, minutes=20.0, patience=1_000, evaluations=10)
+
+
+def _shape_flags(parser: argparse.ArgumentParser) -> None:
+    shape = parser.add_argument_group("a model from scratch")
+    for flag, default in (
+        ("--vocab-size", 10_000), ("--embedding-size", 128), ("--hidden-size", 512), ("--num-hidden-layers", 12),
+        ("--num-attention-heads", 8), ("--intermediate-size", 2048),
+    ):  # fmt: skip
+        shape.add_argument(flag, type=int, default=default, help=f"[{default}]")
+
+
+def _pretrain(options: argparse.Namespace) -> int:
+    from dataclasses import fields, replace
+
+    from service.training.pretrain import Plan, Shape, pretrain
+
+    shape = Shape(**{field.name: getattr(options, field.name) for field in fields(Shape)})
+    recipe = replace(_recipe(options), steps=options.steps)
+    plan = Plan(
+        options.texts, options.out, options.init, shape, options.length, options.masked, int(options.max_tokens), recipe
+    )
+    print(", ".join(f"held-out {name} {value}" for name, value in pretrain(plan).items()))
+    print(f"checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
+    return 0
+
+
+def add_shrink(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bert", type=Path, help="folder of a post-norm BERT with word pieces")
+    parser.add_argument(
+        "--texts", type=Path, action="append", required=True, metavar="FILE", help="decide the vocabulary"
+    )
+    parser.add_argument("--vocabulary", type=int, default=10_240, help="word pieces that stay [10240]")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.set_defaults(run=_shrink)
+
+
+def _shrink(options: argparse.Namespace) -> int:
+    from service.training.bert import from_bert
+    from service.training.datasets import texts_of
+
+    from_bert(options.bert, texts_of(options.texts), options.vocabulary, options.out)
+    return 0
+
+
+def add_share(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, help="folder of an ALBERT checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the student")
+    parser.add_argument("--group", type=int, default=2, help="the group whose layer is shared by all, from 0 [2]")
+    parser.add_argument("--layers", type=int, help="how often it runs [as many layers as the source has]")
+    parser.add_argument("--embedding-size", type=int, help="narrower embeddings")
+    parser.set_defaults(run=_share)
+
+
+def _share(options: argparse.Namespace) -> int:
+    from service.training.share import Form, share_layer
+
+    share_layer(options.source, options.out, Form(options.group, options.layers, options.embedding_size))
+    print(options.out)
+    return 0

@@ -1,0 +1,124 @@
+"""The pieces that the graphs are built of: nodes, weights in the right precision, products in float or in eight bits.
+
+In eight bits, weights are rounded by column and activations by row, so that a token's result does not depend on what
+else is in the step.  The weights' integers are made from the stored floats when the graph is loaded (ONNX Runtime folds
+what depends on initializers alone), so the file holds no second copy.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import onnx
+from onnx import TensorProto, helper
+
+from service.conversion.weights import WeightFile
+
+MICROSOFT = "com.microsoft"
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "float16", "int8"]
+LAYER_MATRICES = frozenset({"qkv", "out", "up", "down"})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a graph is made for.  ``int8`` names the matrices of the layer that are multiplied in eight bits."""
+
+    device: Device
+    precision: Precision
+    int8: frozenset[str] = frozenset()
+
+
+CPU = Target("cpu", "float32")
+CUDA = Target("cuda", "float16")
+
+
+class Graph:
+    """Collects nodes and the initializers that they name, in the precision of its target."""
+
+    def __init__(self, weights: WeightFile, target: Target) -> None:
+        self.target = target
+        self.device = target.device
+        self.float = TensorProto.FLOAT16 if target.precision == "float16" else TensorProto.FLOAT
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self._weights = weights
+        self._casts: list[onnx.NodeProto] = []  # on initializers alone: folded away when the graph is loaded
+        self._count = 0
+
+    def add(self, op: str, *inputs: str, domain: str = "", out: str | None = None, **attributes: object) -> str:
+        """One node with one output, whose name it returns."""
+        self._count += 1
+        out = out or f"{op.lower()}_{self._count}"
+        self.nodes.append(helper.make_node(op, list(inputs), [out], domain=domain, **attributes))
+        return out
+
+    def weight(self, name: str, *, cast: bool = True) -> str:
+        """The initializer ``name`` in the precision of the device; the cast is folded away when the graph is loaded."""
+        if name not in self.initializers:
+            self.initializers[name] = self._weights.tensor(name)
+            if cast and self.initializers[name].data_type != self.float:
+                self._casts.append(helper.make_node("Cast", [name], [f"{name}.cast"], to=self.float))
+        return f"{name}.cast" if cast and self.initializers[name].data_type != self.float else name
+
+    def constant(self, name: str, value: list[int]) -> str:
+        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [len(value)] if value else [0], value)
+        return name
+
+    def scalar(self, name: str, value: int) -> str:
+        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [], [value])
+        return name
+
+    def matmul(self, x: str, name: str) -> str:
+        """``x`` times a matrix of the layer, in float or in eight bits."""
+        if name.rpartition(".")[2] not in self.target.int8:
+            return self.add("MatMul", x, self.weight(f"{name}.weight"))
+        matrix, scale = self._integers(f"{name}.weight")
+        largest = self._largest(x)  # (tokens, 1)
+        step = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
+        middle = self._constant("int8.middle", TensorProto.UINT8, [], [128])
+        codes = self.add("QuantizeLinear", self.add("Div", x, largest), step, middle)
+        product = self.add("MatMulIntegerToFloat", codes, matrix, step, scale, middle, domain=MICROSOFT)
+        return self.add("Mul", product, largest)
+
+    def _largest(self, x: str) -> str:
+        """The largest magnitude in each row, never zero."""
+        axis = self.constant("int8.axis", [-1])
+        low = self.add("Neg", self.add("ReduceMin", x, axis, keepdims=1))
+        tiny = self._constant("int8.tiny", TensorProto.FLOAT, [], [1e-12])
+        return self.add("Max", self.add("ReduceMax", x, axis, keepdims=1), low, tiny)
+
+    def _integers(self, name: str) -> tuple[str, str]:
+        """The weight ``name`` as int8 with one scale a column, made of what the file holds when the graph is loaded."""
+        integers, scale = f"{name}.int8", f"{name}.scale"
+        if f"{name}.zero" not in self.initializers:
+            floats = self.weight(name)
+            columns = self.initializers[name].dims[1]
+            zero = self._constant(f"{name}.zero", TensorProto.INT8, [columns], [0] * columns)
+            share = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
+            rows = self.constant("int8.rows", [0])
+            self._casts += [
+                helper.make_node("Abs", [floats], [f"{name}.abs"]),
+                helper.make_node("ReduceMax", [f"{name}.abs", rows], [f"{name}.max"], keepdims=0),
+                helper.make_node("Mul", [f"{name}.max", share], [scale]),
+                helper.make_node("QuantizeLinear", [floats, scale, zero], [integers], axis=1),
+            ]
+        return integers, scale
+
+    def _constant(self, name: str, kind: int, dims: list[int], values: list[Any]) -> str:
+        self.initializers[name] = helper.make_tensor(name, kind, dims, values)
+        return name
+
+    def dense(self, x: str, name: str) -> str:
+        return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
+
+    def graph(
+        self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]
+    ) -> onnx.GraphProto:
+        return helper.make_graph(self._casts + self.nodes, name, inputs, outputs, list(self.initializers.values()))
+
+    def body(self) -> "Graph":
+        """An empty graph for a Loop's body that shares this one's weights."""
+        inner = Graph(self._weights, self.target)
+        inner.initializers, inner._casts = self.initializers, self._casts
+        inner._count = self._count = self._count + 1000  # names stay distinct from the outer graph's
+        return inner

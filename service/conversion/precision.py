@@ -1,0 +1,153 @@
+"""A lower precision, published only where real data shows that it keeps its score.
+
+The gate compares with float32 on the same files, through the code that serves.  Where eight bits in all four matrices
+of the layer lose too much, the output of the feed-forward part goes back to float, then all but its input: the parts
+that are known to suffer first.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from service.conversion.builder import CPU, LAYER_MATRICES, Target
+from service.conversion.graph import PARTS, Network, build
+from service.errors import CheckpointError, QualityError
+from service.repository.manifest import Graphs, Manifest
+from service.repository.store import sha256
+from service.runtime.providers import choose
+from service.serving.engine import Engine, make_model, make_task
+from service.types import Sequence
+
+INT8 = tuple(
+    Target("cpu", "int8", matrices)
+    for matrices in (LAYER_MATRICES, LAYER_MATRICES - {"down"}, frozenset({"qkv", "up"}), frozenset({"up"}))
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """``scores`` gives an engine's scores in points by name; each may lose at most ``points``."""
+
+    points: float
+    scores: Callable[[Engine], Mapping[str, float]]
+
+    def lost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
+        return max(before[name] - after[name] for name in before)
+
+
+def check_wish(precision: str, gate: Gate | None) -> None:
+    """CheckpointError where a lower precision is asked for and nothing is given to measure it on."""
+    if precision in ("int8", "fp16") and gate is None:
+        raise CheckpointError(
+            f"{precision} is published only where it keeps its score: give real data with --gate FILE"
+        )
+
+
+def staged_engine(folder: Path, manifest: Manifest) -> Engine:
+    """What lies in ``folder`` as an engine on the CPU, before it has a version."""
+    return Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 1024)
+
+
+def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
+    names = {part: f"{part}.{target.device}.onnx" for part in PARTS}
+    for part, name in names.items():
+        (folder / name).write_bytes(build(part, network, target).SerializeToString())
+        onnx.checker.check_model(str(folder / name))
+    return Graphs.model_validate({"precision": target.precision} | names)
+
+
+def lowered(folder: Path, manifest: Manifest, network: Network, wish: str, gate: Gate | None) -> Manifest:
+    """The manifest with graphs in the precision of ``wish``; the files in ``folder`` are then those that it names.
+
+    auto: on the CPU the fastest that passes, on CUDA float16 if it does.  int8, fp16: that one, or QualityError.  fp32:
+    nothing lower anywhere.  Without a gate auto keeps what it has: float32 on the CPU, and on CUDA float16, which
+    ``verify`` holds to its tolerance there.
+    """
+    if wish == "fp32":
+        return _with(folder, manifest, network, Target("cuda", "float32"))
+    if gate is None:
+        return manifest
+    engine = staged_engine(folder, manifest)
+    trial = _Trial(folder, manifest, network, gate, gate.scores(engine), speed(engine))
+    manifest = trial.half(must=wish == "fp16")
+    if wish != "fp16":
+        manifest = trial.eight_bits(manifest, must=wish == "int8")
+    return manifest.model_copy(update={"precision": trial.report})
+
+
+class _Trial:
+    """Tries lower precisions on the files in ``folder`` and reports what each scored and how fast it was."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, network: Network, gate: Gate, before: Mapping[str, float],
+        seconds: float,
+    ) -> None:  # fmt: skip
+        self._folder, self._start, self._network, self._gate = folder, manifest, network, gate
+        self._before, self._seconds = before, seconds
+        self.report: dict[str, Any] = {"gate_points": gate.points, "float32": _entry(before, seconds), "tried": []}
+
+    def half(self, *, must: bool) -> Manifest:
+        """CUDA's graphs in float16 if its rounding keeps the score; seen on the CPU, which computes it slowly."""
+        lost, _ = self._try(Target("cpu", "float16"))
+        manifest = _with(self._folder, self._start, self._network, CPU)
+        self.report["cuda"] = "float16"
+        if lost <= self._gate.points:
+            return manifest
+        if must:
+            raise QualityError(f"fp16 loses {lost:g} points, the gate allows {self._gate.points:g}: publish fp32")
+        self.report["cuda"] = "float32"
+        return _with(self._folder, manifest, self._network, Target("cuda", "float32"))
+
+    def eight_bits(self, manifest: Manifest, *, must: bool) -> Manifest:
+        """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
+        self.report["cpu"] = "int8"
+        for target in INT8:
+            lost, seconds = self._try(target)
+            if lost <= self._gate.points and (must or seconds < self._seconds):
+                return _with(self._folder, manifest, self._network, target)
+        if must:
+            least = min(entry["lost"] for entry in self.report["tried"] if entry["precision"] == "int8")
+            raise QualityError(
+                f"int8 loses at least {least:g} points, the gate allows {self._gate.points:g}: publish fp32, or allow "
+                "more with --gate-points"
+            )
+        self.report["cpu"] = "float32"
+        return _with(self._folder, manifest, self._network, CPU)
+
+    def _try(self, target: Target) -> tuple[float, float]:
+        """Points lost, and seconds of a step."""
+        engine = staged_engine(self._folder, _with(self._folder, self._start, self._network, target))
+        after, seconds = self._gate.scores(engine), speed(engine)
+        lost = round(self._gate.lost(self._before, after), 3)
+        entry = {"precision": target.precision, "matrices": sorted(target.int8), "lost": lost}
+        self.report["tried"].append(entry | _entry(after, seconds))
+        return lost, seconds
+
+
+def _with(folder: Path, manifest: Manifest, network: Network, target: Target) -> Manifest:
+    """Write the graphs of ``target`` in place of those of its device."""
+    graphs = write_graphs(network, folder, target)
+    sums = manifest.sha256 | {name: sha256(folder / name) for name in (graphs.embed, graphs.layers, graphs.head)}
+    return manifest.model_copy(update={"graphs": manifest.graphs | {target.device: graphs}, "sha256": sums})
+
+
+def _entry(scores: Mapping[str, float], seconds: float) -> dict[str, Any]:
+    return {"scores": dict(scores), "ms_per_512_tokens": round(1000 * seconds, 2)}
+
+
+def speed(engine: Engine, rounds: int = 5) -> float:
+    """Seconds of one step of eight sequences of 64 tokens; the fastest of ``rounds``."""
+    length = min(64, engine.manifest.max_length)
+    row = Sequence(np.ones(length, dtype=np.int32), np.zeros(length, dtype=np.int32), length)
+    engine.run([row] * 8)
+    times = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        engine.run([row] * 8)
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -1,0 +1,58 @@
+"""When may a sequence leave before the last layer?  A rule over what the head says at each depth.
+
+``confidence``: its answer is sure enough.  ``window``: it is, and the last depths agree on it, so that one lucky depth
+settles nothing.  Sources: ELBERT (Xie et al. 2021) for the window, PABEE (Zhou et al. 2020) for agreement.
+"""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from service.types import Floats
+
+Kind = Literal["confidence", "window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What the head says at one depth: ``choice`` (a label, or a first and a last token) and how sure it is, 0 to 1."""
+
+    choice: tuple[int, ...]
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExitPolicy:
+    """Leave at the first depth, from ``first`` on, at which the last ``window`` depths agree, each sure enough."""
+
+    kind: Kind
+    threshold: float
+    first: int = 1
+    window: int = 1
+
+    def leaves(self, opinions: Seq[Opinion]) -> bool:
+        """May a sequence leave now?  ``opinions`` are those of depths 1 to now."""
+        depth = len(opinions)
+        if depth < self.first or depth < self.window:
+            return False
+        recent = opinions[depth - self.window :]
+        agreed = all(one.choice == recent[-1].choice for one in recent)
+        return agreed and all(one.confidence >= self.threshold for one in recent)
+
+    def depth(self, opinions: Seq[Opinion]) -> int:
+        """The depth at which a sequence leaves, given those of all depths; the last one where it never may."""
+        leaving = (depth for depth in range(1, len(opinions)) if self.leaves(opinions[:depth]))
+        return next(leaving, len(opinions))
+
+
+def opinion(logits: Floats, temperature: float = 1.0) -> Opinion:
+    """Of a classifier's logits (labels,), or a reader's (tokens, 2): its two choices are as sure as their product."""
+    columns = [logits] if logits.ndim == 1 else [logits[:, 0], logits[:, 1]]
+    choices, confidence = [], 1.0
+    for column in columns:
+        scaled = column.astype(np.float64) / temperature
+        choices.append(int(scaled.argmax()))
+        confidence /= float(np.exp(scaled - scaled.max()).sum())
+    return Opinion(tuple(choices), confidence)

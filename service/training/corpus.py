@@ -1,0 +1,139 @@
+"""Plain text to what pretraining reads: a vocabulary, documents as tokens, neighbouring segments.
+
+A file holds one paragraph a line and an empty line between documents.
+"""
+
+import itertools
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import sentencepiece
+import tokenizers
+from tqdm import tqdm
+from transformers import AlbertTokenizer
+
+from service.errors import DataError
+from service.training.datasets import read_lines
+from service.types import Ints
+
+SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
+SHORTEST = 32  # tokens; a document with fewer teaches nothing about order
+
+
+def train_vocabulary(files: Sequence[Path], size: int, folder: Path, sentences: int = 400_000) -> None:
+    """A SentencePiece unigram vocabulary of up to ``size`` pieces, in lower case as ALBERT's, in ``folder``.
+
+    DataError where the text is too little for it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (line[:4000] for line in read_lines(files) if line)
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=itertools.islice(lines, sentences), model_prefix=str(folder / "spiece"),
+            vocab_size=size, model_type="unigram", normalization_rule_name="nmt_nfkc_cf", character_coverage=0.9995,
+            pad_piece="<pad>", unk_piece="<unk>", control_symbols=["[CLS]", "[SEP]"],
+            user_defined_symbols=["[MASK]"], hard_vocab_limit=False, minloglevel=2, pad_id=0, unk_id=1,
+            bos_id=-1, eos_id=-1,
+        )  # fmt: skip
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"{files[0]}: no vocabulary of {size} pieces can be made of this text: {error}") from error
+    (folder / "spiece.vocab").unlink(missing_ok=True)
+    tokenizer = AlbertTokenizer.from_pretrained(folder, do_lower_case=True)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def copy_vocabulary(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"):
+        if (source / name).exists():
+            shutil.copy(source / name, folder / name)
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """``ids``: all tokens; ``sentences`` and ``documents``: where each begins, and behind the last one the end."""
+
+    ids: Ints
+    sentences: npt.NDArray[np.int64]
+    documents: npt.NDArray[np.int64]
+
+    @classmethod
+    def read(cls, files: Sequence[Path], tokenizer: Path, most: int) -> "Corpus":
+        """Up to ``most`` tokens of ``files``, a document each time from each of them in turn."""
+        engine = tokenizers.Tokenizer.from_file(str(tokenizer))
+        parts: list[Ints] = []
+        sentences, documents, total = [0], [0], 0
+        with tqdm(total=most, desc="reading", unit=" tokens", unit_scale=True, leave=False) as bar:
+            for group in _grouped(read_documents(files), 256):
+                texts = [sentence for document in group for sentence in document]
+                encoded = iter(engine.encode_batch_fast(texts, add_special_tokens=False))
+                for document in group:
+                    for encoding in itertools.islice(encoded, len(document)):
+                        parts.append(np.array(encoding.ids, dtype=np.int32))
+                        total += len(encoding.ids)
+                        sentences.append(total)
+                    documents.append(total)
+                bar.update(total - bar.n)
+                if total >= most:
+                    break
+        if total < 10 * SHORTEST:
+            raise DataError(f"{files[0]}: {total} tokens are too little to learn from")
+        return cls(np.concatenate(parts), np.unique(sentences), np.unique(documents))
+
+    def split(self, share: float) -> tuple["Corpus", "Corpus"]:
+        """The documents at the end that make up ``share``, held out, and those before them."""
+        cut = int(np.searchsorted(self.documents, (1 - share) * len(self.ids)))
+        cut = min(max(1, cut), len(self.documents) - 2)
+        if cut < 1:
+            raise DataError("all the text is one document: put an empty line between documents, to hold some out")
+        at = self.documents[cut]
+        return self._cut(0, int(at)), self._cut(int(at), len(self.ids))
+
+    def _cut(self, start: int, end: int) -> "Corpus":
+        inside = [marks[(marks >= start) & (marks <= end)] - start for marks in (self.sentences, self.documents)]
+        return Corpus(self.ids[start:end], *inside)
+
+    def segments(self, room: int, draw: np.random.Generator) -> Iterator[tuple[Ints, Ints]]:
+        """Two neighbouring segments of one document, ``room`` tokens together; documents in random order.
+
+        They meet where a sentence ends, nearest to a random place.  A document is read from a random offset, so that
+        another epoch cuts it elsewhere; what is too short at its end is left out.
+        """
+        for number in draw.permutation(len(self.documents) - 1):
+            start, end = self.documents[number], self.documents[number + 1]
+            slack = int((end - start) % room) if end - start > room else 0
+            start += draw.integers(0, slack + 1)
+            for first in range(int(start), int(end), room):
+                last = min(first + room, int(end))
+                middle = self._boundary(first, last, draw)
+                if last - first >= SHORTEST and first < middle < last:
+                    yield self.ids[first:middle], self.ids[middle:last]
+
+    def _boundary(self, first: int, last: int, draw: np.random.Generator) -> int:
+        wish = draw.integers(first + (last - first) // 4, last - (last - first) // 4 + 1)
+        place = int(np.searchsorted(self.sentences, wish))
+        near = self.sentences[max(0, place - 1) : place + 1]
+        return int(min(near, key=lambda mark: abs(int(mark) - int(wish))))
+
+
+def read_documents(files: Iterable[Path]) -> Iterator[list[str]]:
+    """Each document as sentences."""
+    document: list[str] = []
+    for line in read_lines(files):
+        if line:
+            document += [sentence for sentence in SENTENCE_END.split(line) if sentence]
+        elif document:
+            yield document
+            document = []
+    if document:
+        yield document
+
+
+def _grouped(documents: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:
+    while group := list(itertools.islice(documents, size)):
+        yield group

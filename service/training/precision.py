@@ -1,0 +1,26 @@
+"""Half precision where the hardware multiplies it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Checkpoints may lie in half precision; they are trained in single, and only multiplied in half.
+LOADING: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """bfloat16 where the device multiplies it in hardware: any recent GPU, and CPUs with AVX512-BF16 or AMX."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _cpu_has_bf16())
+
+
+def _cpu_has_bf16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

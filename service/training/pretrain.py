@@ -1,0 +1,192 @@
+"""ALBERT from plain text: masked words and the order of segments, packed full, for a number of minutes."""
+
+import itertools
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AlbertConfig, AlbertForPreTraining
+
+from service.training.corpus import Corpus, copy_vocabulary, train_vocabulary
+from service.training.features import Batch
+from service.training.finetune import Recipe, Run
+from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
+from service.training.output import write_checkpoint
+from service.training.precision import LOADING, device, mixed_precision
+
+T = TypeVar("T")
+AHEAD = 8  # batches that are made while the device works
+HELD_BATCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model from scratch, under the names of ``AlbertConfig``."""
+
+    vocab_size: int = 10_000
+    embedding_size: int = 128
+    hidden_size: int = 512
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    intermediate_size: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``length`` in tokens; ``masked``: share of the words, 0 leaves only the order; ``most``: tokens that are read."""
+
+    texts: Sequence[Path]
+    out: Path
+    init: Path | None = None
+    shape: Shape = Shape()
+    length: int = 256
+    masked: float = 0.15
+    most: int = 60_000_000
+    recipe: Recipe = field(default_factory=Recipe)
+
+
+def pretrain(plan: Plan) -> dict[str, float]:
+    """Train and write a checkpoint with both heads; returns the held-out losses and the accuracy of the order."""
+    vocabulary = plan.out if plan.init is None else plan.init
+    if plan.init is None and not (plan.out / "tokenizer.json").exists():
+        train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
+    elif plan.init:
+        copy_vocabulary(plan.init, plan.out)
+    special = Special.of(vocabulary / "tokenizer.json")
+    corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.02)
+    torch.manual_seed(plan.recipe.seed)
+    student = _student(plan, special)
+    stream = PairStream(corpus, special, plan.length, plan.masked, plan.recipe.batch_tokens, plan.recipe.seed)
+    fixed = itertools.islice(replace(stream, corpus=held, seed=0)(0, 0), HELD_BATCHES)
+    learner = Pretraining(student.to(device()), list(fixed))
+    run = Run(learner, stream, plan.recipe, plan.out / "state.pt")
+    progress = run.to_the_end()
+    learner.score()
+    write_checkpoint(student, vocabulary, plan.out, _report(plan, len(corpus.ids)) | learner.figures, progress)
+    run.forget()
+    return learner.figures
+
+
+class Pretraining(nn.Module):
+    """Both tasks: ``L = L_MLM + L_SOP``.  ``figures`` are those of the last call of ``score``."""
+
+    def __init__(self, student: AlbertForPreTraining, held: Sequence[MaskedBatch]) -> None:
+        super().__init__()
+        self.student = student
+        self.held = held
+        self.figures: dict[str, float] = {}
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        words, order, _ = self._losses(batch)
+        return words + order
+
+    @torch.inference_mode()
+    def score(self) -> float:
+        """Higher is better: what is left of the held-out loss, turned round.  Twice the tasks, one number."""
+        self.eval()
+        where = next(self.parameters()).device
+        sums = np.zeros(3)
+        for batch in self.held:
+            with mixed_precision(where):
+                sums += [float(value) for value in self._losses(batch.to(where))]
+        words, order, right = sums / len(self.held)
+        self.figures = {"mlm_loss": round(words, 4), "sop_loss": round(order, 4), "sop_accuracy": round(right, 4)}
+        return float(1 / (1 + words + order))
+
+    def _losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of the masked words, of the order, and the share of pairs whose order is found."""
+        assert isinstance(batch, MaskedBatch)
+        out = self.student.albert(batch.ids, attention_mask=batch.mask, token_type_ids=batch.types)
+        chosen = batch.wanted != NO_TARGET
+        words = torch.zeros((), device=batch.ids.device)
+        if chosen.any():
+            # Only the masked places are scored against the vocabulary: it is most of a small model's work.
+            logits = self.student.predictions(out.last_hidden_state[chosen])
+            words = functional.cross_entropy(logits.float(), batch.wanted[chosen])
+        order = self.student.sop_classifier(out.pooler_output).float()
+        right = (order.argmax(-1) == batch.target).float().mean()
+        return words, functional.cross_entropy(order, batch.target), right
+
+
+@dataclass(frozen=True, slots=True)
+class PairStream:
+    """Batches of pairs, ``tokens`` in each; made in a thread of their own."""
+
+    corpus: Corpus
+    special: Special
+    length: int
+    masked: float
+    tokens: int
+    seed: int
+
+    def __call__(self, epoch: int, skip: int) -> Iterator[MaskedBatch]:
+        return ahead(itertools.islice(self._batches(epoch), skip, None))
+
+    def _batches(self, epoch: int) -> Iterator[MaskedBatch]:
+        draw = np.random.default_rng((self.seed, epoch))
+        pairs = self.corpus.segments(self.length - 3, draw)
+        size = max(1, self.tokens // self.length)
+        while group := list(itertools.islice(pairs, size)):
+            yield masked_batch(group, self.special, self.masked, draw)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items, up to AHEAD of them made before they are asked for; an error comes out where it belongs."""
+    waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(entry: tuple[bool, Any]) -> bool:
+        while not left.is_set():
+            try:
+                waiting.put(entry, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def make() -> None:
+        try:
+            for item in items:
+                if not put((True, item)):
+                    return
+            put((False, None))
+        except BaseException as error:  # whatever it is, the other side must not wait for ever
+            put((False, error))
+
+    threading.Thread(target=make, daemon=True, name="batches").start()
+    try:
+        while True:
+            more, item = waiting.get()
+            if more:
+                yield item
+            elif item is not None:
+                raise item
+            else:
+                return
+    finally:
+        left.set()
+
+
+def _student(plan: Plan, special: Special) -> AlbertForPreTraining:
+    if plan.init:
+        made: AlbertForPreTraining = AlbertForPreTraining.from_pretrained(plan.init, **LOADING)
+        return made
+    settings = asdict(plan.shape) | {"vocab_size": special.size}
+    config = AlbertConfig(
+        **settings, max_position_embeddings=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=special.cls, eos_token_id=special.sep,
+    )  # fmt: skip
+    return AlbertForPreTraining._from_config(config, attn_implementation="sdpa")
+
+
+def _report(plan: Plan, tokens: int) -> dict[str, Any]:
+    told = {"length": plan.length, "masked": plan.masked, "tokens_read": tokens} | asdict(plan.recipe)
+    start = plan.init.name if plan.init else "scratch"
+    return {"init": start, "files": [path.name for path in plan.texts], "recipe": told}

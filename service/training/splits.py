@@ -1,0 +1,100 @@
+"""Which examples are learnt from, and which are measured on: parts of files, held-out rows, unanswerable pairs."""
+
+import dataclasses
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from service.errors import DataError
+from service.training.datasets import Labelled, Question, read_labelled, read_questions
+
+T = TypeVar("T")
+
+
+def labelled(source: str) -> list[Labelled]:
+    """The rows of ``FILE``, or of ``FILE:2/3`` every third row beginning with the second."""
+    path, part, parts = _source(source)
+    return read_labelled(path)[part - 1 :: parts]
+
+
+def questions(source: str) -> list[Question]:
+    """The questions of ``FILE``; of ``FILE:1/2`` those on every second article, so that no article is on both sides."""
+    path, part, parts = _source(source)
+    found = read_questions(path)
+    titles = sorted({question.title for question in found})
+    if len(titles) < parts:
+        raise DataError(f"{path}: {len(titles)} articles do not make {parts} parts")
+    kept = set(titles[part - 1 :: parts])
+    return [question for question in found if question.title in kept]
+
+
+def _source(source: str) -> tuple[Path, int, int]:
+    match = re.fullmatch(r"(.+):(\d+)/(\d+)", source)
+    if not match:
+        return Path(source), 1, 1
+    part, parts = int(match[2]), int(match[3])
+    if not 1 <= part <= parts:
+        raise DataError(f"{source}: wanted a part such as 1/2, from 1 to the number of parts")
+    return Path(match[1]), part, parts
+
+
+def name(source: str) -> str:
+    """The file's name and its part, without the folders, which would tell of the machine."""
+    path, part, parts = _source(source)
+    return path.name if parts == 1 else f"{path.name}:{part}/{parts}"
+
+
+def is_questions(source: str) -> bool:
+    return _source(source)[0].name.removesuffix(".xz").endswith(".json")
+
+
+def hold_out_articles(found: Sequence[Question], every: int) -> tuple[list[Question], list[Question]]:
+    """Split by article: questions on one article never stand on both sides."""
+    titles = sorted({question.title for question in found})
+    kept = set(titles[::every])
+    learnt = [question for question in found if question.title not in kept]
+    if not learnt:
+        raise DataError("all questions are on one article: a second article is wanted, to stop by")
+    return learnt, [question for question in found if question.title in kept]
+
+
+def hold_out_rows(rows: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T], list[T]]:
+    """Rows to learn from, to stop and calibrate by, and to test on; ``share`` is that of the last two together."""
+    order = list(rows)
+    random.Random(seed).shuffle(order)
+    held = max(2, round(share * len(order)))
+    if held >= len(order) - 1:
+        raise DataError(f"{len(order)} rows are too few to hold {share:.0%} of them out")
+    return order[held:], order[: held // 2], order[held // 2 : held]
+
+
+def write_rows(rows: Iterable[Labelled], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            pair = {"text_pair": row.text_pair} if row.text_pair else {}
+            file.write(json.dumps({"label": row.label, "text": row.text} | pair, ensure_ascii=False) + "\n")
+
+
+def unanswerable(found: Sequence[Question], share: float, seed: int) -> list[Question]:
+    """``share`` times as many questions again, each on another paragraph of its article that does not hold the answer.
+
+    SQuAD 2.0's own were written by people to mislead (Rajpurkar et al. 2018); these are what its training set can be
+    made to give without them.
+    """
+    draw = random.Random(seed)
+    paragraphs: dict[str, list[str]] = defaultdict(list)
+    for title, context in dict.fromkeys((question.title, question.context) for question in found):
+        paragraphs[title].append(context)
+    made = []
+    for question in found:
+        others = [context for context in paragraphs[question.title] if context != question.context]
+        if not others or draw.random() >= share:
+            continue
+        other = draw.choice(others)
+        if not any(text.lower() in other.lower() for text, _ in question.answers):
+            made.append(dataclasses.replace(question, id=f"{question.id}-other", context=other, answers=()))
+    return made

@@ -1,0 +1,114 @@
+"""A lower precision is published only where it keeps its score; nothing of a refused one stays."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from service.conversion import precision
+from service.conversion.pipeline import Options, convert
+from service.conversion.precision import Gate
+from service.errors import CheckpointError, QualityError
+from service.repository.store import check_files, read_manifest
+from service.runtime.providers import choose
+from service.serving.engine import Engine, load
+from tests.checkpoints import save_checkpoint
+from tests.fakes import row
+
+
+def gate(full: float, *lower: float, half: float = 90.0) -> Gate:
+    """Float32 scores ``full``, float16 ``half``, and each form of int8 that is tried the next of ``lower``."""
+    values = iter([full, half, *lower])
+    return Gate(0.5, lambda engine: {"accuracy": next(values)})
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    return str(save_checkpoint(tmp_path / "checkpoint"))
+
+
+def products(folder: Path) -> int:
+    """How many matrices are multiplied in eight bits."""
+    graph = onnx.load(folder / "layers.cpu.onnx", load_external_data=False).graph
+    body = next(a.g for node in graph.node if node.op_type == "Loop" for a in node.attribute if a.name == "body")
+    return sum(node.op_type == "MatMulIntegerToFloat" for node in body.node)
+
+
+def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoint: str) -> None:
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 89.6)))
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+
+    assert manifest.graphs["cpu"].precision == "int8"
+    assert products(folder) == 4
+    assert manifest.precision["float32"]["scores"] == {"accuracy": 90}
+    assert manifest.precision["tried"][1]["scores"] == {"accuracy": 89.6}
+    assert load(folder, choose("cpu"), budget=64).run([row(5)])[0].shape == (2,)
+
+
+def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) -> None:
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 89.9)))
+
+    assert products(folder) == 3
+    assert [entry["lost"] for entry in read_manifest(folder).precision["tried"]] == [0, 50, pytest.approx(0.1)]
+
+
+def test_nothing_is_published_where_eight_bits_fail_and_were_asked_for(tmp_path: Path, checkpoint: str) -> None:
+    with pytest.raises(QualityError, match="loses at least 5 points"):
+        convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 50, 60, 85)))
+    assert not [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
+
+
+def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    values = iter(seconds)
+    timed: Callable[[Engine], float] = lambda engine: next(values)  # noqa: E731 - it is handed over at once
+    monkeypatch.setattr(precision, "speed", timed)
+
+
+def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    speeds(monkeypatch, 1.0, 5.0, 0.4)
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90)))
+
+    assert read_manifest(folder).graphs["cpu"].precision == "int8"
+
+
+def test_auto_keeps_float32_where_nothing_passes_or_is_faster(
+    tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds(monkeypatch, 1.0, 5.0, 1.1, 0.5, 1.2, 1.3)
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90, 80, 90, 90)))
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+
+    assert manifest.graphs["cpu"].precision == manifest.precision["cpu"] == "float32"
+    assert len(manifest.precision["tried"]) == 5
+    assert products(folder) == 0
+
+
+def floats(folder: Path, device: str) -> int:
+    """The type of the hidden state in the graphs of ``device``."""
+    graph = onnx.load(folder / f"layers.{device}.onnx", load_external_data=False).graph
+    return int(graph.output[0].type.tensor_type.elem_type)
+
+
+def test_cuda_computes_in_half_precision_only_where_it_keeps_the_score(tmp_path: Path, checkpoint: str) -> None:
+    options = [Options("m", precision="auto", gate=gate(90, *[0] * 4, half=half)) for half in (89.6, 89.0)]
+    good, bad = (convert(checkpoint, tmp_path / "repo", one) for one in options)
+
+    assert (floats(good, "cuda"), floats(good, "cpu")) == (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT)
+    assert (floats(bad, "cuda"), floats(bad, "cpu")) == (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT)
+    assert read_manifest(bad).graphs["cuda"].precision == read_manifest(bad).precision["cuda"] == "float32"
+    with pytest.raises(QualityError, match="fp16 loses 1 points"):
+        convert(checkpoint, tmp_path / "repo", Options("m", precision="fp16", gate=gate(90, half=89.0)))
+    wanted = convert(checkpoint, tmp_path / "repo", Options("m", precision="fp16", gate=gate(90, half=89.9)))
+    assert read_manifest(wanted).graphs["cpu"].precision == "float32"
+
+
+def test_without_a_gate_only_float32_is_published_for_the_cpu(tmp_path: Path, checkpoint: str) -> None:
+    assert read_manifest(convert(checkpoint, tmp_path / "repo", Options("m"))).graphs["cpu"].precision == "float32"
+    whole = convert(checkpoint, tmp_path / "repo", Options("m", precision="fp32"))
+    assert {graphs.precision for graphs in read_manifest(whole).graphs.values()} == {"float32"}
+    for lower in ("int8", "fp16"):
+        with pytest.raises(CheckpointError, match="--gate"):
+            convert(checkpoint, tmp_path / "repo", Options("m", precision=lower))

@@ -1,0 +1,62 @@
+"""What is fitted makes scores mean what they say."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from service.errors import DataError
+from service.runtime.providers import choose
+from service.serving.engine import load
+from service.training.calibration import _least, best_threshold, calibrate
+from service.training.scores import calibration_error, reliability
+from tests.training.test_run import write_questions
+
+leads = st.lists(st.tuples(st.floats(-20, 20), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=40)
+
+
+@given(leads)
+def test_no_other_threshold_is_better(cases: list[tuple[float, float, float]]) -> None:
+    ahead, answered, silent = ([case[i] for case in cases] for i in range(3))
+    threshold, score = best_threshold(ahead, answered, silent)
+
+    def mean(limit: float) -> float:
+        return sum(s if lead > limit else a for lead, a, s in cases) / len(cases)
+
+    # Leads that are equal fall on one side together, so the fitted score is an upper bound that ties may miss.
+    tried = [mean(limit) for limit in (-21.0, 21.0, *(lead - 1e-9 for lead in ahead), *ahead)]
+    assert score >= max(tried) - 1e-9
+    distinct = sorted(ahead)
+    if all(b - a > 1e-6 for a, b in itertools.pairwise(distinct)):
+        assert mean(threshold) == pytest.approx(score)
+
+
+def test_the_least_of_a_valley_is_found() -> None:
+    assert _least(lambda t: (np.log(t) - np.log(1.7)) ** 2, 0.2, 10) == pytest.approx(1.7, rel=1e-3)
+
+
+def test_an_overconfident_model_has_an_error_and_a_fair_one_has_none() -> None:
+    draw = np.random.default_rng(0)
+    confidence = draw.uniform(0.5, 1, 20_000)
+    right = draw.random(20_000) < confidence
+    fair = calibration_error(reliability(confidence.tolist(), right.tolist()))
+    boasting = calibration_error(reliability([1.0] * 20_000, right.tolist()))
+
+    assert fair < 0.02
+    assert boasting == pytest.approx(1 - right.mean())
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50))
+def test_every_answer_falls_into_one_bin(cases: list[tuple[float, bool]]) -> None:
+    bins = reliability([confidence for confidence, _ in cases], [right for _, right in cases])
+
+    assert sum(one.count for one in bins) == len(cases)
+    assert 0 <= calibration_error(bins) <= 1
+
+
+def test_fitting_says_what_it_lacks(repository: Path, tmp_path: Path) -> None:
+    asked = write_questions(tmp_path / "answerable.json")
+    with pytest.raises(DataError, match=r"SQuAD 2\.0"):
+        calibrate(load(repository / "qa" / "1", choose("cpu"), budget=256), [str(asked)])

@@ -1,0 +1,166 @@
+"""From plain text to a checkpoint with both heads, by the command; and what it is made of."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AlbertConfig, AlbertForPreTraining
+
+from service.cli import main
+from service.errors import DataError
+from service.repository.store import read_manifest
+from service.training.corpus import Corpus, read_documents
+from service.training.masking import NO_TARGET, Special, masked_batch, ngrams
+from service.training.pretrain import PairStream, Pretraining, ahead
+from tests.checkpoints import TINY, word_pieces
+
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+SPECIAL = Special(cls=2, sep=3, mask=4, size=40)
+
+
+def stories(path: Path, documents: int, seed: int = 0) -> Path:
+    """Documents that tell their own order: each sentence begins with its number."""
+    draw = np.random.default_rng(seed)
+    animals = ["horse", "goose", "otter", "badger", "heron", "weasel", "falcon", "marten"]
+    with path.open("w") as file:
+        for _ in range(documents):
+            for first in (0, 5):
+                seen = [f"{number} {draw.choice(animals)} and {draw.choice(animals)} came by." for number in
+                        NUMBERS[first : first + 5]]  # fmt: skip
+                file.write(" ".join(seen) + "\n")
+            file.write("\n")
+    return path
+
+
+def corpus(sentences: list[list[int]]) -> Corpus:
+    """Documents whose sentences have the lengths given; the tokens count up from ten."""
+    lengths = [length for document in sentences for length in document]
+    ends = np.cumsum([0, *lengths])
+    documents = np.cumsum([0, *(sum(document) for document in sentences)])
+    return Corpus(np.arange(10, 10 + ends[-1], dtype=np.int32), ends, documents)
+
+
+def test_documents_end_at_empty_lines_and_at_the_ends_of_files(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("One. Two? Three\nfour.\n\n\nFive.\n")
+    (tmp_path / "b.txt").write_text("Six.")
+
+    found = list(read_documents([tmp_path / "a.txt", tmp_path / "b.txt"]))
+    assert found == [["One.", "Two?", "Three", "four."], ["Five."], ["Six."]]
+
+
+def test_segments_are_neighbours_of_one_document_and_meet_where_a_sentence_ends() -> None:
+    text = corpus([[7] * 40, [11] * 30, [5] * 3])
+    seen = 0
+    for first, second in text.segments(64, np.random.default_rng(0)):
+        seen += 1
+        assert second[0] == first[-1] + 1
+        assert len(first) + len(second) <= 64
+        assert second[0] - 10 in text.sentences
+        start, end = np.searchsorted(text.documents, [first[0] - 10, second[-1] - 10], side="right")
+        assert start == end
+    assert seen >= 8
+
+
+def test_what_is_held_out_is_whole_documents() -> None:
+    text = corpus([[7] * 10] * 50)
+    learnt, held = text.split(0.1)
+
+    assert len(learnt.ids) + len(held.ids) == len(text.ids)
+    assert held.ids[0] == learnt.ids[-1] + 1
+    assert len(held.ids) == 5 * 70
+    assert held.documents[0] == held.sentences[0] == 0
+    with pytest.raises(DataError, match="empty line"):
+        corpus([[50] * 10]).split(0.1)
+
+
+def test_about_the_share_that_is_asked_for_is_masked_in_runs_of_one_to_three() -> None:
+    words = np.ones((200, 256), dtype=bool)
+    words[:, [0, 100, 255]] = False
+    chosen = ngrams(words, 0.15, np.random.default_rng(0))
+
+    assert 0.13 < chosen.mean() < 0.16
+    assert not chosen[:, [0, 100, 255]].any()
+    joined = "".join("x" if one else "." for one in chosen.ravel())
+    runs = [len(list(group)) for mark, group in itertools.groupby(joined) if mark == "x"]
+    assert runs.count(1) > runs.count(2) > runs.count(3) > 0
+
+
+def test_a_batch_says_what_was_masked_and_which_pairs_are_swapped() -> None:
+    pairs = list(corpus([[8] * 200]).segments(61, np.random.default_rng(0)))
+    batch = masked_batch(pairs, SPECIAL, 0.15, np.random.default_rng(1))
+
+    swapped = 0
+    for row, (first, second) in enumerate(pairs):
+        turned = bool(batch.target[row])
+        swapped += turned
+        whole = [2, *(second if turned else first), 3, *(first if turned else second), 3]
+        length = int(batch.mask[row].sum())
+        restored = torch.where(batch.wanted[row] == NO_TARGET, batch.ids[row], batch.wanted[row])
+        assert restored[:length].tolist() == whole
+        assert int(batch.types[row].sum()) == len(first if turned else second) + 1
+    assert 0.3 < swapped / len(pairs) < 0.7
+
+
+def test_both_tasks_are_learnt_and_the_loss_is_their_sum() -> None:
+    torch.manual_seed(0)
+    settings = {"vocab_size": 40} | TINY
+    student = AlbertForPreTraining(AlbertConfig(**settings, classifier_dropout_prob=0.0))
+    text = corpus([[8] * 200])
+    ids = Corpus((text.ids % 30 + 5).astype(np.int32), text.sentences, text.documents)
+    batch = next(iter(PairStream(ids, SPECIAL, 64, 0.15, 512, 0)(0, 0)))
+    learner = Pretraining(student.eval(), [batch])
+    learner.score()
+
+    wanted = student(
+        batch.ids, attention_mask=batch.mask, token_type_ids=batch.types, labels=batch.wanted,
+        sentence_order_label=batch.target,
+    ).loss  # fmt: skip
+    torch.testing.assert_close(learner.loss(batch), wanted)
+    assert learner.figures["mlm_loss"] + learner.figures["sop_loss"] == pytest.approx(wanted.item(), abs=0.1)
+
+
+def test_batches_made_ahead_are_the_same_and_their_errors_come_out() -> None:
+    def failing() -> itertools.chain[int]:
+        return itertools.chain([1, 2], (1 // zero for zero in [0]))
+
+    assert list(ahead(iter(range(100)))) == list(range(100))
+    found = ahead(iter(failing()))
+    assert [next(found), next(found)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_pretrain_then_convert_to_a_judge_of_order(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, out = stories(tmp_path / "stories.txt", 400), tmp_path / "out"
+    shape = ["--vocab-size", "90", "--embedding-size", "16", "--hidden-size", "32", "--num-hidden-layers", "2"]
+    shape += ["--num-attention-heads", "2", "--intermediate-size", "64", "--length", "48"]
+    flags = ["--steps", "60", "--batch-tokens", "768", "--learning-rate", "3e-3", "--evaluations", "2"]
+
+    assert main(["pretrain", str(text), "--out", str(out), *shape, *flags]) == 0
+    assert "held-out mlm_loss" in capsys.readouterr().out
+    report = json.loads((out / "training.json").read_text())
+    assert report["history"][-1]["mlm_loss"] < 4
+    assert (out / "spiece.model").exists()
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["convert", str(out), "--name", "order", "--model-repo", str(tmp_path / "repo")]) == 0
+    manifest = read_manifest(tmp_path / "repo" / "order" / "1")
+    assert manifest.labels == ["in-order", "swapped"]
+    # Going on from it keeps its vocabulary and shape.
+    more = ["pretrain", str(text), "--init", str(out), "--out", str(tmp_path / "more"), "--length", "48"]
+    assert main([*more, *flags[:2], "--masked", "0", "--max-tokens", "4000", "--batch-tokens", "768"]) == 0
+    assert "mlm_loss 0.0" in capsys.readouterr().out
+
+
+def test_too_little_text_is_an_error_that_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "short.txt").write_text("A line.\n")
+    out = tmp_path / "out"
+
+    assert main(["pretrain", str(tmp_path / "short.txt"), "--out", str(out)]) == 1
+    assert "short.txt" in capsys.readouterr().err
+    word_pieces().save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="too little"):
+        Corpus.read([tmp_path / "short.txt"], tmp_path / "tokenizer.json", 1000)
+    assert not (out / "config.json").exists()
