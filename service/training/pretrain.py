@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import tokenizers
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import AlbertConfig, AlbertForPreTraining
 
 from service.training.corpus import Corpus, copy_vocabulary, train_vocabulary
+from service.training.datasets import Labelled
 from service.training.features import Batch
 from service.training.finetune import Recipe, Run
 from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
 from service.training.output import write_checkpoint
 from service.training.precision import LOADING, device, mixed_precision
+from service.training.splits import write_rows
 
 T = TypeVar("T")
 AHEAD = 8  # batches that are made while the device works
 HELD_BATCHES = 16
+HELD_PAIRS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +57,19 @@ class Plan:
 
 
 def pretrain(plan: Plan) -> dict[str, float]:
-    """Train and write a checkpoint with both heads; returns the held-out losses and the accuracy of the order."""
+    """Train and write a checkpoint with both heads; returns the held-out losses and the accuracy of the order.
+
+    Beside it lie pairs of held-out documents for ``evaluate``: ``dev.jsonl``, of those that chose the step, and
+    ``test.jsonl``, of those that nothing looked at.
+    """
     vocabulary = plan.out if plan.init is None else plan.init
     if plan.init is None and not (plan.out / "tokenizer.json").exists():
         train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
     elif plan.init:
         copy_vocabulary(plan.init, plan.out)
     special = Special.of(vocabulary / "tokenizer.json")
-    corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.02)
+    corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.04)
+    held, untouched = held.split(0.5)
     torch.manual_seed(plan.recipe.seed)
     student = _student(plan, special)
     stream = PairStream(corpus, special, plan.length, plan.masked, plan.recipe.batch_tokens, plan.recipe.seed)
@@ -69,9 +78,23 @@ def pretrain(plan: Plan) -> dict[str, float]:
     run = Run(learner, stream, plan.recipe, plan.out / "state.pt")
     progress = run.to_the_end()
     learner.score()
+    for name, part in (("dev", held), ("test", untouched)):
+        write_pairs(part, vocabulary / "tokenizer.json", plan.length, plan.out / f"{name}.jsonl")
     write_checkpoint(student, vocabulary, plan.out, _report(plan, len(corpus.ids)) | learner.figures, progress)
     run.forget()
     return learner.figures
+
+
+def write_pairs(corpus: Corpus, tokenizer: Path, length: int, path: Path) -> None:
+    """Pairs of segments as labelled texts, under the labels that ``convert`` gives the head of the order."""
+    engine = tokenizers.Tokenizer.from_file(str(tokenizer))
+    draw = np.random.default_rng(1)
+    rows = []
+    for pair in itertools.islice(corpus.segments(length - 3, draw), HELD_PAIRS):
+        first, second = (engine.decode(part.tolist()) for part in pair)
+        swapped = draw.random() < 0.5
+        rows.append(Labelled("swapped", second, first) if swapped else Labelled("in-order", first, second))
+    write_rows(rows, path)
 
 
 class Pretraining(nn.Module):

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from service.repository.manifest import Manifest
 
 SUM = "0" * 64
+EXITS = {"kind": "window", "threshold": 0.9, "first": 2, "window": 2, "mean_depth": 2.5, "lost": 0.1, "data": "dev.tsv"}
 GRAPHS = {"precision": "float32", "embed": "embed.onnx", "layers": "layers.onnx", "head": "head.onnx"}
 
 
@@ -77,7 +78,10 @@ def test_a_file_outside_the_versions_folder_is_refused(name: str) -> None:
         ({"layers": 0}, "layers"),
         ({"temperature": 0}, "temperature"),
         ({"temperature": -1}, "temperature"),
-        ({"graphs": {"cpu": GRAPHS | {"precision": "int8"}}}, "graphs.cpu.precision"),
+        ({"exits": EXITS | {"kind": "luck"}}, "exits.kind"),
+        ({"exits": EXITS | {"threshold": 1.5}}, "exits.threshold"),
+        ({"exits": EXITS | {"first": 0}}, "exits.first"),
+        ({"graphs": {"cpu": GRAPHS | {"precision": "int4"}}}, "graphs.cpu.precision"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_field(changes: dict[str, Any], field: str) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from service.errors import RepositoryError
 from service.repository.manifest import Manifest
-from service.repository.store import MANIFEST, check_files, publish, read_manifest, sha256, staging, versions
+from service.repository.store import MANIFEST, check_files, publish, read_manifest, revise, sha256, staging, versions
 from tests.repository.test_manifest import facts
 
 FILES = ("embed.onnx", "layers.onnx", "head.onnx", "tokenizer.json")
@@ -245,3 +246,16 @@ def test_a_label_in_any_script_is_kept_as_it_is(tmp_path: Path) -> None:
 
     assert read_manifest(folder).labels == ["négatif", "积极"]
     assert "积极" in (folder / MANIFEST).read_text(encoding="utf-8")
+
+
+def test_a_revision_is_the_next_version_with_the_same_files(tmp_path: Path) -> None:
+    first = publish_one(tmp_path)
+    second = revise(first, temperature=2.5)
+
+    assert second.name == "2"
+    assert (read_manifest(first).temperature, read_manifest(second).temperature) == (1.0, 2.5)
+    check_files(second, read_manifest(second))
+    assert {path.name for path in first.iterdir()} == {path.name for path in second.iterdir()}
+    with pytest.raises(ValidationError):
+        revise(first, temperature=-1)
+    assert versions(tmp_path)[first.parent.name] == [1, 2]

