@@ -1,6 +1,6 @@
 """Plain text to what pretraining reads: a vocabulary, documents as tokens, neighbouring segments.
 
-A file holds one paragraph a line and an empty line between documents.
+A file holds one paragraph a line and an empty line between documents, or a document a line and no empty ones.
 """
 
 import itertools
@@ -22,6 +22,7 @@ from service.training.datasets import read_lines
 from service.types import Ints
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
+LOOKED_AT = 1000  # lines
 SHORTEST = 32  # tokens; a document with fewer teaches nothing about order
 
 
@@ -122,16 +123,17 @@ class Corpus:
 
 
 def read_documents(files: Iterable[Path]) -> Iterator[list[str]]:
-    """Each document as sentences."""
-    document: list[str] = []
-    for line in read_lines(files):
-        if line:
+    """Each document as sentences.  Of a file whose beginning knows no empty line every line is a document."""
+    for file in files:
+        lines = read_lines([file])
+        begin = list(itertools.islice(lines, LOOKED_AT))
+        alone = len(begin) == LOOKED_AT and all(begin)
+        document: list[str] = []
+        for line in itertools.chain(begin, lines, [""]):
             document += [sentence for sentence in SENTENCE_END.split(line) if sentence]
-        elif document:
-            yield document
-            document = []
-    if document:
-        yield document
+            if document and (alone or not line):
+                yield document
+                document = []
 
 
 def _grouped(documents: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:

@@ -78,7 +78,6 @@ def read_lines(paths: Iterable[Path]) -> Iterator[str]:
     for path in paths:
         with _open(path) as file:
             yield from (line.strip() for line in file)
-        yield ""  # where a file ends, so does its last document
 
 
 def _question(path: Path, article: Any, paragraph: Any, qa: Any) -> Question:

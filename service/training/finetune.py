@@ -121,7 +121,9 @@ class Run:
 
     def _train(self) -> None:
         self._saved = self.clock()
-        with tqdm(total=100, initial=round(100 * self.done), desc="training", unit="%", bar_format=_BAR, mininterval=1) as bar:
+        with tqdm(
+            total=100, initial=round(100 * self.done), desc="training", unit="%", bar_format=_BAR, mininterval=1
+        ) as bar:
             while not self._over():
                 for batches in self._steps():
                     began = self.clock()

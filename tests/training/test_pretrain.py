@@ -49,6 +49,13 @@ def test_documents_end_at_empty_lines_and_at_the_ends_of_files(tmp_path: Path) -
     assert found == [["One.", "Two?", "Three", "four."], ["Five."], ["Six."]]
 
 
+def test_a_file_without_empty_lines_has_a_document_a_line(tmp_path: Path) -> None:
+    (tmp_path / "reviews.txt").write_text("Fine. Good.\n" * 1500)
+
+    found = list(read_documents([tmp_path / "reviews.txt"]))
+    assert found == [["Fine.", "Good."]] * 1500
+
+
 def test_segments_are_neighbours_of_one_document_and_meet_where_a_sentence_ends() -> None:
     text = corpus([[7] * 40, [11] * 30, [5] * 3])
     seen = 0
