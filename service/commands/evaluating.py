@@ -1,7 +1,9 @@
 """``evaluate``: how good a version, or a running service, is on a file; and what can be fitted on it."""
 
 import argparse
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,26 +37,29 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _fit(options)
     from service.training.evaluate import Request, evaluate, table, write_json
 
-    predictor = _predictor(options)
     reports: list[dict[str, Any]] = []
-    for source in options.files:
-        request = Request(source, options.typos, options.out)
-        reports.append(evaluate(predictor, request))
-        write_json(reports[-1], request)
+    with _predictor(options) as predictor:
+        for source in options.files:
+            request = Request(source, options.typos, options.out)
+            reports.append(evaluate(predictor, request))
+            write_json(reports[-1], request)
     shown = reports[0] if len(reports) == 1 else reports
     print(json.dumps(shown, indent=1) if options.json else "\n\n".join(table(report) for report in reports))
     return 0
 
 
-def _predictor(options: argparse.Namespace) -> "Predictor":
+@contextlib.contextmanager
+def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
     from service.training.predictors import Local, Remote
 
     if options.url:
-        return Remote.connect(options.url, options.model)
+        with Remote.connected(options.url, options.model) as remote:
+            yield remote
+        return
     from service.runtime.providers import choose
     from service.serving.engine import load
 
-    return Local(load(Path(options.model), choose(options.device)))
+    yield Local(load(Path(options.model), choose(options.device)))
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """Who answers the examples of an evaluation: an engine in this process, or a running service over HTTP."""
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence as Seq
 from dataclasses import dataclass
@@ -82,12 +83,11 @@ class Remote:
     batch: int = 32
 
     @classmethod
-    def connect(cls, url: str, model: str) -> "Remote":
+    @contextlib.contextmanager
+    def connected(cls, url: str, model: str) -> Iterator["Remote"]:
         """DataError where nobody answers there, or does not serve ``model``."""
-        client = httpx.Client(base_url=url, timeout=120)
-        found = _json(client, "GET", f"/models/{model}")
-        versions = found.get("versions") or [found]
-        return cls(client, model, str(versions[0]["task"]))
+        with httpx.Client(base_url=url, timeout=120) as client:
+            yield cls(client, model, str(_json(client, "GET", f"/models/{model}")["versions"][0]["task"]))
 
     def classify(self, rows: Seq[Labelled]) -> list[Scored]:
         results: list[Scored] = []
