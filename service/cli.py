@@ -17,6 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceError as error:
         print(f"albert-serve: {error.message}", file=sys.stderr)
         return 1
+    except OSError as error:  # a disk that is full, a file that is not there: said by the system in its own words
+        print(f"albert-serve: {error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] == "service":
             raise

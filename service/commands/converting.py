@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from service.commands.serving import add_repository
+from service.errors import DataError
 
 if TYPE_CHECKING:
     from service.serving.engine import Engine
@@ -45,10 +46,25 @@ def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
     from service.conversion.pipeline import Options, convert
     from service.conversion.precision import Gate
 
+    check_publishing(name, options)
     gate = Gate(options.gate_points, gate_scores(options.gate)) if options.gate else None
     chosen = Options(name, options.task, options.window, options.overlap, options.licence, options.precision, gate)
     print(convert(checkpoint, options.model_repo, chosen, measures(options)))
     return 0
+
+
+def check_publishing(name: str, options: argparse.Namespace) -> None:
+    """What can be told before the work is done.  RepositoryError, CheckpointError or DataError says what is wrong."""
+    from service.conversion.precision import check_wish
+    from service.repository.store import check_name
+    from service.training.splits import name as name_of
+
+    check_name(name)
+    check_wish(options.precision, gated=bool(options.gate))
+    for sources in (options.gate, options.evaluate):
+        names = [name_of(source) for source in sources]
+        if len(set(names)) < len(names):
+            raise DataError(f"two files have one name ({', '.join(names)}), and figures go by it: rename one of them")
 
 
 def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str, Any]]]:

@@ -20,6 +20,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="labelled texts (.tsv, .csv, .jsonl) or questions (.json), plain or .xz; K/N: one part of it",
     )  # fmt: skip
     parser.add_argument("--url", help="ask a running service instead of loading the version")
+    parser.add_argument("--api-key", help="of the service, where it wants one")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [auto]")
     parser.add_argument("--typos", type=float, default=0.0, help="mistype this share of the longer words first [0]")
     parser.add_argument("--json", action="store_true", help="JSON on stdout in place of a table")
@@ -53,7 +54,7 @@ def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
     from service.training.predictors import Local, Remote
 
     if options.url:
-        with Remote.connected(options.url, options.model) as remote:
+        with Remote.connected(options.url, options.model, options.api_key) as remote:
             yield remote
         return
     from service.runtime.providers import choose
@@ -63,8 +64,12 @@ def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
 
 
 def _fit(options: argparse.Namespace) -> int:
-    """Fit, and publish the version again with what was found: versions do not change."""
-    from service.repository.store import revise
+    """Fit, and publish the version again with what was found: versions do not change.
+
+    What was measured or fitted with another temperature or threshold does not hold any more, and goes.
+    """
+    from service.conversion.precision import staged_engine
+    from service.repository.store import read_manifest, revise
     from service.runtime.providers import choose
     from service.serving.engine import load
     from service.training.calibration import calibrate
@@ -73,12 +78,17 @@ def _fit(options: argparse.Namespace) -> int:
     if options.url:
         raise DataError("what is fitted goes into a manifest: give the folder of a version, not --url")
     folder = Path(options.model)
+    device = choose(options.device)
+    engine = load(folder, device)
     changes: dict[str, Any] = {}
     if options.calibrate:
-        changes |= calibrate(load(folder, choose(options.device)), options.files)
+        changes = {"exits": None, "quality": {}} | calibrate(engine, options.files)
+        engine = staged_engine(folder, read_manifest(folder).model_copy(update=changes), device)
     if options.exits:
+        if len(options.files) > 1:
+            raise DataError("an early exit is chosen on one file")
         picture = options.out / "exits.png" if options.out else None
-        changes |= fit_exits(load(folder, choose(options.device)), options.files[0], options.gate, picture)
+        changes |= fit_exits(engine, options.files[0], options.gate, picture)
     print(json.dumps(changes, indent=1))
     print(revise(folder, **changes))
     return 0

@@ -1,10 +1,11 @@
 """``train``, ``pretrain``, and the two that make a checkpoint to start from: ``shrink-bert``, ``share-layer``."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.commands.converting import add_publishing, publish
+from service.commands.converting import add_publishing, check_publishing, publish
 
 if TYPE_CHECKING:
     from service.training.finetune import Recipe
@@ -19,9 +20,9 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", type=Path, required=True, help="folder of the ALBERT checkpoint to start from")
     parser.add_argument("--train", action="append", required=True, metavar=source, help="examples to learn from")
     parser.add_argument("--dev", metavar=source, help="examples to stop by; without it some are held out")
-    parser.add_argument("--hold-out", type=float, default=0.1, help="the share that is held out then [0.1]")
+    parser.add_argument("--hold-out", type=_above_zero, default=0.1, help="the share that is held out then [0.1]")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a killed run goes on")
-    parser.add_argument("--epochs", type=float, default=2.0, help="passes over the examples [2.0]")
+    parser.add_argument("--epochs", type=_above_zero, default=2.0, help="passes over the examples [2.0]")
     parser.add_argument("--max-length", type=int, help="longest example in tokens [256 texts, 192 questions]")
     parser.add_argument("--dropout", type=float, default=0.1, help="[0.1]")
     parser.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="[none]")
@@ -50,16 +51,29 @@ def _add_publishing(group: argparse._ArgumentGroup, parser: argparse.ArgumentPar
 
 
 def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learning_rate: float) -> None:
+    some = _at_least_one
     rate, tokens = f"at its highest [{learning_rate:g}]", f"padded tokens in a batch [{batch_tokens}]"
     parser.add_argument("--learning-rate", type=float, default=learning_rate, help=rate)
-    parser.add_argument("--batch-tokens", type=int, default=batch_tokens, help=tokens)
-    parser.add_argument("--accumulate", type=int, default=1, help="batches to a step [1]")
-    parser.add_argument("--minutes", type=float, help="end after so long, whatever is left")
+    parser.add_argument("--batch-tokens", type=some, default=batch_tokens, help=tokens)
+    parser.add_argument("--accumulate", type=some, default=1, help="batches to a step [1]")
+    parser.add_argument("--minutes", type=_above_zero, help="end after so long, whatever is left")
     parser.add_argument("--warmup", type=float, default=0.06, help="share of the run [0.06]")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="[0.01]")
-    parser.add_argument("--evaluations", type=int, default=8, help="on the held-out examples [8]")
-    parser.add_argument("--patience", type=int, default=3, help="evaluations without a better score [3]")
+    parser.add_argument("--evaluations", type=some, default=8, help="on the held-out examples [8]")
+    parser.add_argument("--patience", type=some, default=3, help="evaluations without a better score [3]")
     parser.add_argument("--seed", type=int, default=13, help="[13]")
+
+
+def _at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def _above_zero(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise ValueError(text)
+    return float(text)
 
 
 def _recipe(options: argparse.Namespace) -> "Recipe":
@@ -75,6 +89,8 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 def _train(options: argparse.Namespace) -> int:
     from service.training.run import train_classifier, train_reader
 
+    if options.publish:
+        check_publishing(options.publish, options)
     train = train_reader if options.task == "question-answering" else train_classifier
     score = train(_job(options))
     print(f"best score {score:.4f}; checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
@@ -113,7 +129,9 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--length", type=int, default=256, help="tokens in a sequence [256]")
     parser.add_argument("--masked", type=float, default=0.15, help="share of the words; 0 learns the order only [0.15]")
     parser.add_argument("--max-tokens", type=float, default=60e6, help="of text that is read [60e6]")
-    parser.add_argument("--steps", type=int, default=1_000_000, help="end after so many, if not by --minutes before")
+    parser.add_argument(
+        "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before"
+    )
     _shape_flags(parser)
     _recipe_flags(parser, batch_tokens=4096, learning_rate=1e-3)
     parser.set_defaults(run=_pretrain, minutes=20.0, patience=1_000, evaluations=10)

@@ -49,7 +49,7 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
     QualityError where the precision that was asked for does not pass its gate.  Nothing is published then.
     ``measures`` look at the result, one after the other; what each returns goes into the manifest.
     """
-    check_wish(options.precision, options.gate)
+    check_wish(options.precision, gated=options.gate is not None)
     with staging(root) as folder, tqdm(total=6 + len(measures), desc="reading", unit=" steps") as bar:
 
         def step(name: str) -> None:
@@ -65,11 +65,12 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
         manifest = manifest.model_copy(update={"parity": verify_files(folder, manifest, checkpoint)})
         step("choosing the precision")
         manifest = lowered(folder, manifest, network, options.precision, options.gate)
+        manifest.parity["bytes"] = sum(path.stat().st_size for path in (*folder.glob("*.onnx"), folder / "weights.bin"))
         for number, measure in enumerate(measures, start=1):
             step(f"measuring, {number} of {len(measures)}")
-            manifest = manifest.model_copy(update=measure(staged_engine(folder, manifest)))
+            manifest = Manifest.model_validate(manifest.model_dump() | measure(staged_engine(folder, manifest)))
         step("publishing")
-        done = publish(folder, root, Manifest.model_validate(manifest.model_dump()))
+        done = publish(folder, root, manifest)
         bar.set_description(f"published {done.parent.name}/{done.name}")
         bar.update()
     return done
@@ -116,9 +117,8 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
 
 
 def verify_files(folder: Path, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:
-    report = verify(staged_engine(folder, manifest), checkpoint)
-    size = sum(path.stat().st_size for path in folder.glob("*.onnx")) + (folder / "weights.bin").stat().st_size
-    return report | {"bytes": size, "bytes_of_checkpoint": checkpoint.weight_bytes}
+    """The graphs in float32; a lower precision is judged by its gate."""
+    return verify(staged_engine(folder, manifest), checkpoint) | {"bytes_of_checkpoint": checkpoint.weight_bytes}
 
 
 def _provenance(checkpoint: Checkpoint, options: Options) -> dict[str, Any]:

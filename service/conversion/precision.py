@@ -1,8 +1,8 @@
 """A lower precision, published only where real data shows that it keeps its score.
 
 The gate compares with float32 on the same files, through the code that serves.  Where eight bits in all four matrices
-of the layer lose too much, the output of the feed-forward part goes back to float, then all but its input: the parts
-that are known to suffer first.
+of the layer lose too much, the output of the feed-forward part goes back to float, then that of attention, then all
+but the feed-forward part's input: the ones that suffer first go first.
 """
 
 import time
@@ -19,7 +19,7 @@ from service.conversion.graph import PARTS, Network, build
 from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import sha256
-from service.runtime.providers import choose
+from service.runtime.providers import Device, choose
 from service.serving.engine import Engine, make_model, make_task
 from service.types import Sequence
 
@@ -40,17 +40,18 @@ class Gate:
         return max(before[name] - after[name] for name in before)
 
 
-def check_wish(precision: str, gate: Gate | None) -> None:
+def check_wish(precision: str, *, gated: bool) -> None:
     """CheckpointError where a lower precision is asked for and nothing is given to measure it on."""
-    if precision in ("int8", "fp16") and gate is None:
+    if precision in ("int8", "fp16") and not gated:
         raise CheckpointError(
             f"{precision} is published only where it keeps its score: give real data with --gate FILE"
         )
 
 
-def staged_engine(folder: Path, manifest: Manifest) -> Engine:
-    """What lies in ``folder`` as an engine on the CPU, before it has a version."""
-    return Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, choose("cpu")), 1024)
+def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None) -> Engine:
+    """What lies in ``folder`` as an engine, by a manifest that need not be published yet; on the CPU if not said."""
+    model = make_model(folder, manifest, device or choose("cpu"))
+    return Engine(manifest, make_task(folder, manifest), model, 1024)
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:

@@ -85,10 +85,15 @@ def staging(root: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def check_name(name: str) -> None:
+    """RepositoryError where no model can be called so."""
+    if not NAME.fullmatch(name):
+        raise RepositoryError(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-', at most 64")
+
+
 def publish(staged: Path, root: Path, draft: Manifest) -> Path:
     """Give the staged files the next version of ``draft.name`` and put them in place by one rename."""
-    if not NAME.fullmatch(draft.name):
-        raise RepositoryError(f"{draft.name!r} is no name for a model: letters, digits, '.', '_' and '-', at most 64")
+    check_name(draft.name)
     home = root / draft.name
     home.mkdir(parents=True, exist_ok=True)
     os.chmod(staged, 0o755)  # temporary folders are made for their owner alone

@@ -40,7 +40,7 @@ def calibrate(engine: Engine, sources: Seq[str]) -> dict[str, Any]:
 def _classifier(engine: Engine, task: Classification, sources: Seq[str]) -> dict[str, Any]:
     """Of several files each counts the same, whatever its size."""
     if task.problem_type != "single_label_classification":
-        raise DataError(f"{engine.ref}: a temperature is fitted for classifiers with one label a text")
+        raise DataError(f"{engine.ref}: a temperature is fitted where each text has one label")
     parts = []
     for source in sources:
         rows = splits.labelled(source)

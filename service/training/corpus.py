@@ -32,6 +32,9 @@ def train_vocabulary(files: Sequence[Path], size: int, folder: Path, sentences: 
     DataError where the text is too little for it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").unlink(
+        missing_ok=True
+    )  # of an earlier run; it comes last, and so says that all is well
     lines = (line[:4000] for line in read_lines(files) if line)
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -70,7 +73,7 @@ class Corpus:
         parts: list[Ints] = []
         sentences, documents, total = [0], [0], 0
         with tqdm(total=most, desc="reading", unit=" tokens", unit_scale=True, leave=False) as bar:
-            for group in _grouped(read_documents(files), 256):
+            for group in _grouped(_in_turn([read_documents([file]) for file in files]), 256):
                 texts = [sentence for document in group for sentence in document]
                 encoded = iter(engine.encode_batch_fast(texts, add_special_tokens=False))
                 for document in group:
@@ -86,12 +89,13 @@ class Corpus:
             raise DataError(f"{files[0]}: {total} tokens are too little to learn from")
         return cls(np.concatenate(parts), np.unique(sentences), np.unique(documents))
 
-    def split(self, share: float) -> tuple["Corpus", "Corpus"]:
-        """The documents at the end that make up ``share``, held out, and those before them."""
+    def split(self, share: float, least: int = 1) -> tuple["Corpus", "Corpus"]:
+        """The documents at the end that make up ``share``, ``least`` of them or more, held out from those before."""
+        count = len(self.documents) - 1
+        if count <= least:
+            raise DataError(f"{count} documents are too few to hold {least} out: put an empty line between documents")
         cut = int(np.searchsorted(self.documents, (1 - share) * len(self.ids)))
-        cut = min(max(1, cut), len(self.documents) - 2)
-        if cut < 1:
-            raise DataError("all the text is one document: put an empty line between documents, to hold some out")
+        cut = min(max(1, cut), count - least)
         at = self.documents[cut]
         return self._cut(0, int(at)), self._cut(int(at), len(self.ids))
 
@@ -134,6 +138,17 @@ def read_documents(files: Iterable[Path]) -> Iterator[list[str]]:
             if document and (alone or not line):
                 yield document
                 document = []
+
+
+def _in_turn(sources: list[Iterator[list[str]]]) -> Iterator[list[str]]:
+    """One document of each file, and again, until all have ended."""
+    while sources:
+        for source in list(sources):
+            document = next(source, None)
+            if document is None:
+                sources.remove(source)
+            else:
+                yield document
 
 
 def _grouped(documents: Iterator[list[str]], size: int) -> Iterator[list[list[str]]]:

@@ -66,6 +66,9 @@ def evaluate(predictor: Predictor, request: Request) -> dict[str, Any]:
 
 def _classifier(rows: Sequence[Labelled], scored: Sequence[Scored], request: Request) -> dict[str, Any]:
     gold = [row.label for row in rows]
+    unknown = sorted({*gold} - {label for label, _ in scored[0].labels})
+    if unknown:
+        raise DataError(f"{request.source}: label {unknown[0]!r} is none of the model's")
     given = [one.labels[0][0] for one in scored]
     right = [a == b for a, b in zip(given, gold, strict=True)]
     bins = reliability([one.labels[0][1] for one in scored], right)

@@ -65,7 +65,7 @@ def question_features(
     for item in tqdm(questions, desc="tokenizing", unit=" questions", leave=False):
         if item.context not in contexts:
             contexts[item.context] = tokenizer.encode(item.context)
-        asked = tokenizer.encode(item.question).ids[:MAX_QUESTION]
+        asked = tokenizer.encode(item.question).ids[: min(MAX_QUESTION, longest // 4)]
         features.append(_window(item, asked, contexts[item.context], tokenizer, longest, draw, unanswerable))
     return features
 

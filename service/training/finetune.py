@@ -1,9 +1,7 @@
 """The training loop of all commands: warm-up and decay, gradient accumulation, early stopping with the best step kept,
-a budget in steps or in minutes, and a state on disk from which a killed run goes on."""
+a budget in steps or in minutes, and a state on disk from which a stopped run goes on."""
 
-import contextlib
-import signal
-import threading
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,12 +12,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from service.errors import TrainingError
+from service.errors import DataError, TrainingError
 from service.training.features import Batch
 from service.training.precision import mixed_precision
 from service.training.states import Progress, State, restore, save
+from service.training.stopping import Stop
 
 Say = Callable[[str], None]
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Learning(Protocol):
@@ -69,7 +69,7 @@ class Recipe:
 
 @dataclass(slots=True)
 class Run:
-    """One run of the loop: its parts, and where it is."""
+    """One run of the loop: its parts, and where it is.  ``identity`` tells its state from that of another run."""
 
     learner: Learning
     stream: Stream
@@ -77,10 +77,12 @@ class Run:
     state_file: Path
     say: Say = print
     clock: Callable[[], float] = time.monotonic
+    identity: str = ""
     progress: Progress = field(default_factory=Progress)
     optimizer: torch.optim.Optimizer = field(init=False)
     best: State = field(init=False)
     _saved: float = 0.0
+    _turned: float = 0.0
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.AdamW(
@@ -88,7 +90,7 @@ class Run:
         )
         self.best = _copy(self.learner.student)
         if self.state_file.exists():
-            self.progress, self.best = restore(self.state_file, self.learner, self.optimizer)
+            self.progress, self.best = restore(self.state_file, self.learner, self.optimizer, self.identity)
             self.say(f"going on from step {self.progress.step} ({self.state_file})")
         torch.manual_seed(self.recipe.seed + self.progress.step)
 
@@ -98,15 +100,15 @@ class Run:
         TrainingError where the loss is no number any more, where the disk is full, and when it is interrupted: the
         state is saved then, and the same command goes on from there.
         """
-        try:
-            with _terminable():
-                self._train()
-        except KeyboardInterrupt:
-            self._save()
+        with Stop() as stop:
+            self._train(stop)
+        self._save()  # what follows may fail too, a full disk say, and must not cost the run
+        if stop and not self._over():
             raise TrainingError(
                 f"interrupted at step {self.progress.step}; the same command goes on from there ({self.state_file})"
-            ) from None
-        self._save()  # what follows may fail too, a full disk say, and must not cost the run
+            )
+        if not self.progress.best_step:
+            raise TrainingError("no evaluation gave a score that is a number: try again with a lower --learning-rate")
         self.learner.student.load_state_dict(self.best)
         return self.progress
 
@@ -119,23 +121,29 @@ class Run:
         """The share of the run that is behind us."""
         return self.recipe.share_done(self.progress.step, self.progress.seconds)
 
-    def _train(self) -> None:
-        self._saved = self.clock()
-        with tqdm(
-            total=100, initial=round(100 * self.done), desc="training", unit="%", bar_format=_BAR, mininterval=1
-        ) as bar:
+    def _train(self, stop: Stop) -> None:
+        self._saved = self._turned = self.clock()
+        with tqdm(total=100, initial=round(100 * self.done), desc="training", bar_format=BAR, mininterval=1) as bar:
             while not self._over():
+                before = self.progress.step
                 for batches in self._steps():
-                    began = self.clock()
                     loss = self._step(batches)
-                    self.progress.seconds += self.clock() - began
+                    self._turn()
                     bar.set_postfix_str(f"step {self.progress.step}, loss {loss:.3f}, best {self.progress.best:.4f}")
                     bar.update(round(100 * self.done, 2) - bar.n)
                     self._evaluate_in_time(loss)
-                    if self._over():
-                        break
+                    if self._over() or stop:
+                        return
                     if self.clock() - self._saved > 60 * self.recipe.save_minutes:
                         self._save()
+                if self.progress.step == before:
+                    raise DataError("an epoch holds no batch: the examples are too few, or too short, to learn from")
+
+    def _turn(self) -> None:
+        """Count the time since the last turn: that of the step, and of waiting for its batch."""
+        now = self.clock()
+        self.progress.seconds += now - self._turned
+        self._turned = now
 
     def _over(self) -> bool:
         return self.progress.worse >= self.recipe.patience or self.done >= 1
@@ -145,8 +153,8 @@ class Run:
         batches: list[Batch] = []
         for batch in self.stream(self.progress.epoch, self.progress.batch):
             batches.append(batch)
-            self.progress.batch += 1
             if len(batches) == self.recipe.accumulate:
+                self.progress.batch += len(batches)
                 yield batches
                 batches = []
         self.progress.epoch, self.progress.batch = self.progress.epoch + 1, 0
@@ -165,7 +173,7 @@ class Run:
                 value = self.learner.loss(batch.to(device)) / len(batches)
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
-        if total != total:
+        if math.isnan(total):
             raise TrainingError(
                 f"the loss is not a number at step {self.progress.step}: try again with a lower --learning-rate"
             )
@@ -180,10 +188,11 @@ class Run:
         due = int(self.done * self.recipe.evaluations)
         if due <= self.progress.evaluated:
             return
-        self.progress.evaluated = due
         reached = self.learner.score()
+        self._turn()
         if self.progress.judge(reached, loss, getattr(self.learner, "figures", {})):
             self.best = _copy(self.learner.student)
+        self.progress.evaluated = due
         left = self.progress.seconds * (1 / self.done - 1) / 60
         self.say(
             f"step {self.progress.step}: loss {self.progress.history[-1]['loss']:.3f}, dev score {reached:.4f}, "
@@ -193,11 +202,8 @@ class Run:
             self.say(f"no better for {self.progress.worse} evaluations: stopping at step {self.progress.step}")
 
     def _save(self) -> None:
-        save(self.state_file, self.learner, self.optimizer, self.progress, self.best)
+        save(self.state_file, self.learner, self.optimizer, self.progress, self.best, self.identity)
         self._saved = self.clock()
-
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 def slope(done: float, warmup: float, least: float = 0.0) -> float:
@@ -219,16 +225,3 @@ def _decayed(model: Learning, weight_decay: float) -> list[dict[str, Any]]:
 
 def _copy(model: nn.Module) -> State:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A SIGTERM inside is a KeyboardInterrupt: what stops a container then saves the state too."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may say what a signal does
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

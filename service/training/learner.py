@@ -15,6 +15,7 @@ from transformers import AlbertForQuestionAnswering
 
 from service.training.features import Batch, Feature, batches
 from service.training.precision import mixed_precision
+from service.training.scores import accuracy, macro_f1
 
 Student: TypeAlias = Any  # AlbertForSequenceClassification | AlbertForQuestionAnswering, which mypy does not see
 NOWHERE = -1e4  # a logit that padding gets: no candidate for an answer
@@ -72,16 +73,22 @@ class Learner(nn.Module):
 
     @torch.inference_mode()
     def score(self) -> float:
-        """On the dev features: a classifier's accuracy, a reader's mean token F1 of the most likely span."""
+        """On the dev features: accuracy, or macro F1 where classes are weighted; a reader's mean token F1."""
         self.eval()
         device = next(self.parameters()).device
-        total = 0.0
+        overlap, given, gold = 0.0, [], []
         for batch in batches(self.dev, 8192):
             moved = batch.to(device)
             with mixed_precision(device):
                 best = [one.argmax(-1) for one in self._judged(self._last(moved), moved)]
-            total += _overlap(best[0], best[1], moved) if self.reading else float((best[0] == moved.target).sum())
-        return total / len(self.dev)
+            if self.reading:
+                overlap += _overlap(best[0], best[1], moved)
+            else:
+                given += [str(label) for label in best[0].tolist()]
+                gold += [str(label) for label in moved.target.tolist()]
+        if self.reading:
+            return overlap / len(self.dev)
+        return macro_f1(given, gold) if self._class_weights is not None else accuracy(given, gold)
 
     def choices(self, model: Student, hidden: torch.Tensor, batch: Batch) -> list[torch.Tensor]:
         """Logits from a hidden state (rows, longest, hidden) of any depth: of labels, or of first and last tokens."""
@@ -105,8 +112,9 @@ class Learner(nn.Module):
     def _hidden(self, model: Student, batch: Batch) -> tuple[torch.Tensor, ...]:
         """The hidden state after each layer."""
         out = model.albert(batch.ids, attention_mask=batch.mask, token_type_ids=batch.types, output_hidden_states=True)
-        states: tuple[torch.Tensor, ...] = out.hidden_states
-        return states[1:]
+        states: tuple[torch.Tensor, ...] = out.hidden_states  # the embeddings' first, then one an inner layer
+        inner = model.config.inner_group_num
+        return states[inner::inner]
 
     def _hard(self, choices: Sequence[torch.Tensor], batch: Batch) -> torch.Tensor:
         weights = self._class_weights.to(batch.ids.device) if self._class_weights is not None else None

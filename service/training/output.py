@@ -1,11 +1,14 @@
 """What a run leaves behind: a checkpoint that is whole or not there, its report, and the picture of its curves."""
 
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from service.errors import TrainingError
@@ -20,8 +23,8 @@ def write_checkpoint(
 ) -> None:
     """Weights go out in half precision: what is verified, published and served is then one and the same.
 
-    Everything is written aside and moved in place, ``config.json`` last: without it nothing takes the folder for a
-    checkpoint.  TrainingError where the disk is full.
+    Everything is written aside and moved in place, ``config.json`` last: in a new folder nothing takes it for a
+    checkpoint before.  TrainingError where the disk is full.
     """
     aside = out / ".part"
     try:
@@ -37,8 +40,18 @@ def write_checkpoint(
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "config.json"):
             os.replace(path, out / path.name)
         aside.rmdir()
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise TrainingError(
-            f"{out}: the checkpoint cannot be written ({error.strerror}). Free some of the disk and run it again."
+            f"{out}: the checkpoint cannot be written ({error}). Free some of the disk; the same command then writes "
+            "what was learnt."
         ) from error
+
+
+def identity(report: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """A digest of what a run was asked for and of the data in its files: a state must not go on with others."""
+    digest = hashlib.sha256(json.dumps(report, sort_keys=True, default=str).encode())
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,12 +1,8 @@
 """Half precision where the hardware multiplies it."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-
-# Checkpoints may lie in half precision; they are trained in single, and only multiplied in half.
-LOADING: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}
 
 
 def device() -> torch.device:
@@ -15,7 +11,8 @@ def device() -> torch.device:
 
 def mixed_precision(device: torch.device) -> torch.autocast:
     """bfloat16 where the device multiplies it in hardware: any recent GPU, and CPUs with AVX512-BF16 or AMX."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda" or _cpu_has_bf16())
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=able)
 
 
 def _cpu_has_bf16() -> bool:

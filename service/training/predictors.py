@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 from tqdm import tqdm
 
-from service.errors import DataError
+from service.errors import DataError, InvalidRequest
 from service.serving.engine import Engine
 from service.tasks.classification import Classification, EncodedText
 from service.tasks.question_answering import EncodedQuestion, QuestionAnswering
@@ -84,9 +84,10 @@ class Remote:
 
     @classmethod
     @contextlib.contextmanager
-    def connected(cls, url: str, model: str) -> Iterator["Remote"]:
+    def connected(cls, url: str, model: str, key: str | None = None) -> Iterator["Remote"]:
         """DataError where nobody answers there, or does not serve ``model``."""
-        with httpx.Client(base_url=url, timeout=120) as client:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
             yield cls(client, model, str(_json(client, "GET", f"/models/{model}")["versions"][0]["task"]))
 
     def classify(self, rows: Seq[Labelled]) -> list[Scored]:
@@ -141,11 +142,25 @@ def reader(engine: Engine) -> QuestionAnswering:
 
 
 def encode_texts(task: Classification, rows: Seq[Labelled]) -> list[EncodedText]:
-    return [task.encode(row.text, row.text_pair, "windows") for row in rows]
+    """DataError where a label is none of the model's, or a text cannot be served."""
+    unknown = sorted({row.label for row in rows} - set(task.labels))
+    if unknown:
+        raise DataError(f"label {unknown[0]!r} is none of the model's: {', '.join(task.labels)}")
+    with _told("text"):
+        return [task.encode(row.text, row.text_pair, "windows") for row in rows]
 
 
 def encode_questions(task: QuestionAnswering, questions: Seq[Question]) -> list[EncodedQuestion]:
-    return [task.encode(question.question, [question.context]) for question in questions]
+    with _told("question"):
+        return [task.encode(question.question, [question.context]) for question in questions]
+
+
+@contextlib.contextmanager
+def _told(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except InvalidRequest as error:
+        raise DataError(f"a {kind} of the file cannot be served: {error.message}") from error
 
 
 def take(values: Iterator[T], count: int) -> list[T]:

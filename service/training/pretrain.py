@@ -1,4 +1,4 @@
-"""ALBERT from plain text: masked words and the order of segments, packed full, for a number of minutes."""
+"""ALBERT from plain text: masked words and the order of segments, for a number of minutes."""
 
 import itertools
 import queue
@@ -15,19 +15,22 @@ from torch import nn
 from torch.nn import functional
 from transformers import AlbertConfig, AlbertForPreTraining
 
-from service.training.corpus import Corpus, copy_vocabulary, train_vocabulary
+from service.errors import DataError
+from service.training.corpus import SHORTEST, Corpus, copy_vocabulary, train_vocabulary
 from service.training.datasets import Labelled
 from service.training.features import Batch
 from service.training.finetune import Recipe, Run
+from service.training.loading import load
 from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
-from service.training.output import write_checkpoint
-from service.training.precision import LOADING, device, mixed_precision
+from service.training.output import identity, write_checkpoint
+from service.training.precision import device, mixed_precision
 from service.training.splits import write_rows
 
 T = TypeVar("T")
 AHEAD = 8  # batches that are made while the device works
 HELD_BATCHES = 16
 HELD_PAIRS = 1000
+POSITIONS = 512  # that a new model has
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,25 +65,30 @@ def pretrain(plan: Plan) -> dict[str, float]:
     Beside it lie pairs of held-out documents for ``evaluate``: ``dev.jsonl``, of those that chose the step, and
     ``test.jsonl``, of those that nothing looked at.
     """
+    if not SHORTEST < plan.length <= POSITIONS:
+        raise DataError(f"--length {plan.length}: wanted {SHORTEST + 1} to {POSITIONS} tokens")
     vocabulary = plan.out if plan.init is None else plan.init
-    if plan.init is None and not (plan.out / "tokenizer.json").exists():
+    if plan.init is None and not (plan.out / "state.pt").exists():
         train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
     elif plan.init:
         copy_vocabulary(plan.init, plan.out)
     special = Special.of(vocabulary / "tokenizer.json")
-    corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.04)
+    corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.04, least=2)
     held, untouched = held.split(0.5)
     torch.manual_seed(plan.recipe.seed)
     student = _student(plan, special)
     stream = PairStream(corpus, special, plan.length, plan.masked, plan.recipe.batch_tokens, plan.recipe.seed)
-    fixed = itertools.islice(replace(stream, corpus=held, seed=0)(0, 0), HELD_BATCHES)
-    learner = Pretraining(student.to(device()), list(fixed))
-    run = Run(learner, stream, plan.recipe, plan.out / "state.pt")
+    fixed = list(itertools.islice(replace(stream, corpus=held, seed=0)(0, 0), HELD_BATCHES))
+    if not fixed:
+        raise DataError(f"no held-out document has {SHORTEST} tokens: give more text, or longer documents")
+    learner = Pretraining(student.to(device()), fixed)
+    report = _report(plan, len(corpus.ids))
+    run = Run(learner, stream, plan.recipe, plan.out / "state.pt", identity=identity(report, plan.texts))
     progress = run.to_the_end()
     learner.score()
     for name, part in (("dev", held), ("test", untouched)):
         write_pairs(part, vocabulary / "tokenizer.json", plan.length, plan.out / f"{name}.jsonl")
-    write_checkpoint(student, vocabulary, plan.out, _report(plan, len(corpus.ids)) | learner.figures, progress)
+    write_checkpoint(student, vocabulary, plan.out, report | learner.figures, progress)
     run.forget()
     return learner.figures
 
@@ -119,7 +127,7 @@ class Pretraining(nn.Module):
         for batch in self.held:
             with mixed_precision(where):
                 sums += [float(value) for value in self._losses(batch.to(where))]
-        words, order, right = sums / len(self.held)
+        words, order, right = (float(value) for value in sums / len(self.held))
         self.figures = {"mlm_loss": round(words, 4), "sop_loss": round(order, 4), "sop_accuracy": round(right, 4)}
         return float(1 / (1 + words + order))
 
@@ -199,11 +207,10 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 def _student(plan: Plan, special: Special) -> AlbertForPreTraining:
     if plan.init:
-        made: AlbertForPreTraining = AlbertForPreTraining.from_pretrained(plan.init, **LOADING)
-        return made
+        return load(AlbertForPreTraining, plan.init)
     settings = asdict(plan.shape) | {"vocab_size": special.size}
     config = AlbertConfig(
-        **settings, max_position_embeddings=512, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        **settings, max_position_embeddings=POSITIONS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
         classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=special.cls, eos_token_id=special.sep,
     )  # fmt: skip
     return AlbertForPreTraining._from_config(config, attn_implementation="sdpa")

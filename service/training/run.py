@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AlbertConfig, AlbertForQuestionAnswering, AlbertForSequenceClassification
+from transformers import AlbertForQuestionAnswering, AlbertForSequenceClassification
 
 from service.errors import CheckpointError, DataError
 from service.tasks.text import Tokenizer
@@ -20,8 +20,9 @@ from service.training.datasets import Labelled
 from service.training.features import Feature, FeatureStream, labelled_features, question_features
 from service.training.finetune import Recipe, Run
 from service.training.learner import Learner, Lessons, Student
-from service.training.output import write_checkpoint
-from service.training.precision import LOADING, device
+from service.training.loading import load
+from service.training.output import identity, write_checkpoint
+from service.training.precision import device
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,15 @@ class Job:
 
 def train_classifier(job: Job) -> float:
     """Fine-tune on labelled rows; write the best step to ``job.out``; return its dev accuracy."""
+    if job.unanswerable:
+        raise DataError("--unanswerable is for question answering")
     rows, dev_rows = _rows(job)
     labels = sorted({row.label for row in rows})
+    if len(labels) < 2:
+        raise DataError(f"a classifier needs at least two labels; all rows have {labels[0]!r}")
+    student = _classifier(job, labels)
     tokenizer = Tokenizer.from_file(job.init / "tokenizer.json")
-    longest = job.longest or 256
+    longest = _longest(job, student, 256)
     dev = labelled_features(dev_rows, tokenizer, labels, longest)
 
     @functools.lru_cache(maxsize=1)
@@ -65,12 +71,17 @@ def train_classifier(job: Job) -> float:
 
     weights = balanced_weights([row.label for row in rows], labels) if job.balanced else None
     lessons = Lessons(job.exits, job.hints, weights)
-    stream = FeatureStream(features, job.recipe.batch_tokens, 0)
-    return _run(job, _classifier(job, labels), stream, dev, lessons)
+    stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
+    return _run(job, student, stream, dev, lessons)
 
 
 def train_reader(job: Job) -> float:
     """Fine-tune on questions; write the best step to ``job.out``; return its dev token F1."""
+    if job.balanced or job.augmentation:
+        raise DataError("--class-weights, --word-dropout and --word-swap are for text classification")
+    torch.manual_seed(job.recipe.seed)
+    student = load(AlbertForQuestionAnswering, job.init, _dropout(job))
+    longest = _longest(job, student, 192)
     found = [question for source in job.train for question in splits.questions(source)]
     if job.dev:
         learnt, held = found, splits.questions(job.dev)
@@ -78,12 +89,11 @@ def train_reader(job: Job) -> float:
         learnt, held = splits.hold_out_articles(found, every=max(2, round(1 / job.hold_out)))
     learnt = learnt + splits.unanswerable(learnt, job.unanswerable, job.recipe.seed)
     tokenizer = Tokenizer.from_file(job.init / "tokenizer.json")
-    features = question_features(learnt, tokenizer, job.longest or 192, job.recipe.seed)
+    features = question_features(learnt, tokenizer, longest, job.recipe.seed)
     held = random.Random(job.recipe.seed).sample(held, min(len(held), 2000))  # enough to choose a step by
-    dev = question_features(held, tokenizer, 256, job.recipe.seed, unanswerable=0.0)
-    config = AlbertConfig.from_pretrained(job.init, **_dropout(job))
-    student = AlbertForQuestionAnswering.from_pretrained(job.init, config=config, **LOADING)
-    stream = FeatureStream(lambda _: features, job.recipe.batch_tokens, 0)
+    seen = min(256, student.config.max_position_embeddings)
+    dev = question_features(held, tokenizer, seen, job.recipe.seed, unanswerable=0.0)
+    stream = FeatureStream(lambda _: features, job.recipe.batch_tokens, job.recipe.seed)
     return _run(job, student, stream, dev, Lessons(job.exits, job.hints))
 
 
@@ -112,16 +122,24 @@ def _augmented(row: Labelled, augmentation: Augmentation, draw: random.Random) -
 
 def _classifier(job: Job, labels: Sequence[str]) -> AlbertForSequenceClassification:
     names = dict(enumerate(labels))
-    config = AlbertConfig.from_pretrained(
-        job.init, num_labels=len(labels), id2label=names, classifier_dropout_prob=0.1, **_dropout(job)
-    )
-    config.label2id = {label: number for number, label in names.items()}
-    config.problem_type = "single_label_classification"
-    torch.manual_seed(job.recipe.seed)
-    made: AlbertForSequenceClassification = AlbertForSequenceClassification.from_pretrained(
-        job.init, config=config, ignore_mismatched_sizes=True, **LOADING
-    )
+    changes = {
+        "num_labels": len(labels),
+        "id2label": names,
+        "label2id": {label: number for number, label in names.items()},
+        "problem_type": "single_label_classification",
+        "classifier_dropout_prob": 0.1,
+    }
+    torch.manual_seed(job.recipe.seed)  # the head begins at chance
+    made: AlbertForSequenceClassification = load(AlbertForSequenceClassification, job.init, changes | _dropout(job))
     return made
+
+
+def _longest(job: Job, student: Student, default: int) -> int:
+    """Tokens in an example.  DataError where the model has no positions for them."""
+    longest, positions = job.longest or default, int(student.config.max_position_embeddings)
+    if job.longest and not 16 <= longest <= positions:
+        raise DataError(f"--max-length {longest}: this model takes 16 to {positions} tokens")
+    return min(longest, positions)
 
 
 def _dropout(job: Job) -> dict[str, float]:
@@ -132,21 +150,22 @@ def _run(job: Job, student: Student, stream: FeatureStream, dev: Sequence[Featur
     if not dev:
         raise DataError("no example is left to stop by: give --dev, or a larger --hold-out")
     teacher = _teacher(job.teacher, student) if job.teacher else None
-    steps = max(1, math.ceil(stream.batches_per_epoch() * job.epochs / job.recipe.accumulate))
-    recipe = replace(job.recipe, steps=steps)
-    stream = replace(stream, seed=recipe.seed)
+    per_epoch = math.ceil(stream.batches_per_epoch() / job.recipe.accumulate)
+    recipe = replace(job.recipe, steps=max(1, math.ceil(per_epoch * job.epochs)))
+    told = report(job, recipe)
     job.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     learner = Learner(student, dev, lessons, teacher.to(device()) if teacher else None).to(device())
-    run = Run(learner, stream, recipe, job.out / "state.pt")
+    files = [splits.path_of(source) for source in (*job.train, *([job.dev] if job.dev else []))]
+    run = Run(learner, stream, recipe, job.out / "state.pt", identity=identity(told, files))
     progress = run.to_the_end()
-    write_checkpoint(student, job.init, job.out, report(job, recipe), progress)
+    write_checkpoint(student, job.init, job.out, told, progress)
     run.forget()
     return progress.best
 
 
 def _teacher(folder: Path, student: Student) -> Student:
-    teacher = type(student).from_pretrained(folder, **LOADING)
+    teacher = load(type(student), folder, new_head=False)
     theirs, ours = teacher.config, student.config
     if theirs.vocab_size != ours.vocab_size or (
         isinstance(student, AlbertForSequenceClassification) and theirs.id2label != ours.id2label
@@ -158,7 +177,8 @@ def _teacher(folder: Path, student: Student) -> Student:
 def report(job: Job, recipe: Recipe) -> dict[str, Any]:
     """What was asked for, for ``training.json`` and the manifest; names without folders, which tell of the machine."""
     told = {"epochs": job.epochs, "longest": job.longest, "dropout": job.dropout} | asdict(recipe)
-    taught: dict[str, Any] = {"exits": job.exits, "balanced": job.balanced, "unanswerable": job.unanswerable}
+    taught: dict[str, Any] = {"exits": job.exits}
+    taught |= {name: value for name in ("balanced", "unanswerable") if (value := getattr(job, name))}
     if job.teacher:
         taught |= {"teacher": job.teacher.name, "hints": job.hints}
     if job.augmentation:

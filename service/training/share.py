@@ -12,6 +12,7 @@ import torch
 from transformers import AlbertConfig, AlbertModel
 
 from service.errors import CheckpointError
+from service.training.loading import load
 from service.training.output import TOKENIZER
 
 
@@ -26,10 +27,7 @@ class Form:
 
 def share_layer(source: Path, target: Path, form: Form) -> None:
     """Write ``source`` to ``target`` with one shared layer.  CheckpointError where the form does not fit it."""
-    try:
-        old = AlbertModel.from_pretrained(source, dtype=torch.float32)
-    except Exception as error:  # whatever the folder lacks, transformers has an exception of its own for it
-        raise CheckpointError(f"{source}: cannot be read as an ALBERT: {error}") from error
+    old = load(AlbertModel, source)
     config = old.config
     if config.inner_group_num != 1:
         raise CheckpointError(f"{source}: its groups have {config.inner_group_num} layers each; wanted one")

@@ -7,18 +7,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from service.errors import DataError
 from service.training.datasets import Labelled, Question, read_labelled, read_questions
 
-T = TypeVar("T")
-
 
 def labelled(source: str) -> list[Labelled]:
-    """The rows of ``FILE``, or of ``FILE:2/3`` every third row beginning with the second."""
+    """The rows of ``FILE``, or of ``FILE:2/3`` every third row beginning with the second.  DataError where none is."""
     path, part, parts = _source(source)
-    return read_labelled(path)[part - 1 :: parts]
+    rows = read_labelled(path)[part - 1 :: parts]
+    if not rows:
+        raise DataError(f"{source}: no rows in it")
+    return rows
 
 
 def questions(source: str) -> list[Question]:
@@ -48,6 +48,10 @@ def name(source: str) -> str:
     return path.name if parts == 1 else f"{path.name}:{part}/{parts}"
 
 
+def path_of(source: str) -> Path:
+    return _source(source)[0]
+
+
 def is_questions(source: str) -> bool:
     return _source(source)[0].name.removesuffix(".xz").endswith(".json")
 
@@ -62,14 +66,28 @@ def hold_out_articles(found: Sequence[Question], every: int) -> tuple[list[Quest
     return learnt, [question for question in found if question.title in kept]
 
 
-def hold_out_rows(rows: Sequence[T], share: float, seed: int) -> tuple[list[T], list[T], list[T]]:
-    """Rows to learn from, to stop and calibrate by, and to test on; ``share`` is that of the last two together."""
-    order = list(rows)
-    random.Random(seed).shuffle(order)
-    held = max(2, round(share * len(order)))
-    if held >= len(order) - 1:
-        raise DataError(f"{len(order)} rows are too few to hold {share:.0%} of them out")
-    return order[held:], order[: held // 2], order[held // 2 : held]
+def hold_out_rows(
+    rows: Sequence[Labelled], share: float, seed: int
+) -> tuple[list[Labelled], list[Labelled], list[Labelled]]:
+    """Rows to learn from, to stop and calibrate by, and to test on; ``share`` is that of the last two together.
+
+    Every label gives its share, and a text that stands twice is on one side only.
+    """
+    groups: dict[str, list[Labelled]] = defaultdict(list)
+    for row in {(row.text, row.text_pair): row for row in rows}.values():
+        groups[row.label].append(row)
+    draw = random.Random(seed)
+    learnt: list[Labelled] = []
+    dev: list[Labelled] = []
+    test: list[Labelled] = []
+    for label, group in sorted(groups.items()):
+        half = max(1, round(share * len(group) / 2))
+        if 2 * half >= len(group):
+            raise DataError(f"{len(group)} texts of label {label!r} are too few to hold {share:.0%} of them out")
+        draw.shuffle(group)
+        dev, test, learnt = dev + group[:half], test + group[half : 2 * half], learnt + group[2 * half :]
+    draw.shuffle(learnt)
+    return learnt, dev, test
 
 
 def write_rows(rows: Iterable[Labelled], path: Path) -> None:

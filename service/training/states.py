@@ -43,12 +43,14 @@ class Progress:
         return False
 
 
-def save(path: Path, learner: Any, optimizer: torch.optim.Optimizer, progress: Progress, best: State) -> None:
+def save(
+    path: Path, learner: Any, optimizer: torch.optim.Optimizer, progress: Progress, best: State, identity: str
+) -> None:  # fmt: skip
     """TrainingError where the disk does not take it; the state saved before is whole then."""
     aside = path.with_suffix(".part")
     parts = {"learner": learner.state_dict(), "optimizer": optimizer.state_dict()}
     try:
-        torch.save(parts | {"progress": asdict(progress), "best": best}, aside)
+        torch.save(parts | {"progress": asdict(progress), "best": best, "identity": identity}, aside)
         os.replace(aside, path)  # a kill in the middle of a save leaves the save before it
     except (OSError, RuntimeError) as error:  # torch's writer knows only RuntimeError
         aside.unlink(missing_ok=True)
@@ -58,10 +60,12 @@ def save(path: Path, learner: Any, optimizer: torch.optim.Optimizer, progress: P
         ) from error
 
 
-def restore(path: Path, learner: Any, optimizer: torch.optim.Optimizer) -> tuple[Progress, State]:
-    """TrainingError where the file is damaged, or is that of another run."""
+def restore(path: Path, learner: Any, optimizer: torch.optim.Optimizer, identity: str) -> tuple[Progress, State]:
+    """TrainingError where the file is damaged, or is that of a run with another ``identity``."""
     try:
         state = torch.load(path, map_location=next(learner.parameters()).device, weights_only=True)
+        if state["identity"] != identity:
+            raise ValueError("the data or the settings are others")
         learner.load_state_dict(state["learner"])
         optimizer.load_state_dict(state["optimizer"])
         return Progress(**state["progress"]), state["best"]

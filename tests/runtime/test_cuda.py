@@ -36,6 +36,6 @@ def test_half_precision_on_cuda_answers_as_float32_on_the_cpu(folder: Path) -> N
     for wanted, alone, packed in zip(
         cpu.run(given), (cuda.run([row])[0] for row in given), cuda.run(given), strict=True
     ):
-        slack = TOLERANCE["cuda"] * max(1.0, float(np.abs(wanted).max()))
+        slack = TOLERANCE["float16"] * max(1.0, float(np.abs(wanted).max()))
         np.testing.assert_allclose(alone, wanted, atol=slack)
         np.testing.assert_allclose(packed, wanted, atol=slack)

@@ -172,3 +172,28 @@ def test_too_little_text_is_an_error_that_names_the_file(tmp_path: Path, capsys:
     with pytest.raises(DataError, match="too little"):
         Corpus.read([tmp_path / "short.txt"], tmp_path / "tokenizer.json", 1000)
     assert not (out / "config.json").exists()
+
+
+def test_a_pretraining_that_could_not_write_goes_on_from_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from service.training import output
+
+    text, out = stories(tmp_path / "stories.txt", 60), tmp_path / "out"
+    shape = ["--hidden-size", "16", "--num-hidden-layers", "1", "--num-attention-heads", "2", "--length", "48"]
+    command = ["pretrain", str(text), "--out", str(out), *shape, "--steps", "4", "--evaluations", "2"]
+    monkeypatch.setattr(output, "draw_curves", lambda history, path: (_ for _ in ()).throw(OSError(28, "No space")))
+
+    assert main(command) == 1
+    monkeypatch.undo()
+    assert main(command) == 0
+    assert "going on from step 4" in capsys.readouterr().out
+    assert main([*command, "--length", "33"]) == 0  # the state is gone: another run may begin here
+
+
+@pytest.mark.parametrize("length", ["32", "513"])
+def test_a_length_that_no_model_has_is_refused(tmp_path: Path, length: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = stories(tmp_path / "stories.txt", 60)
+
+    assert main(["pretrain", str(text), "--out", str(tmp_path / "out"), "--length", length]) == 1
+    assert "wanted 33 to 512 tokens" in capsys.readouterr().err

@@ -1,12 +1,15 @@
 """From files to a checkpoint to a published model, by the commands that made the shipped ones."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig, BertModel
 
 from service.cli import main
+from service.errors import CheckpointError, TrainingError
 from service.repository.store import read_manifest
 from tests.checkpoints import save_checkpoint, word_pieces
 from tests.conftest import SENTIMENT
@@ -16,6 +19,13 @@ ROWS = [("positive", "ok"), ("positive", "Great service"), ("negative", "It was 
 
 def write_rows(path: Path, copies: int) -> Path:
     path.write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in ROWS * copies))
+    return path
+
+
+def write_distinct(path: Path, count: int) -> Path:
+    """As many texts of each label, no two alike."""
+    rows = [f"{label}\t{text} {number}\n" for number in range(count) for label, text in ROWS[1:3]]
+    path.write_text("label\ttext\n" + "".join(rows))
     return path
 
 
@@ -110,7 +120,7 @@ def test_bad_files_are_named_and_nothing_is_written(tmp_path: Path, capsys: pyte
 def test_a_student_with_one_shared_layer_is_distilled_from_several(tmp_path: Path) -> None:
     """The commands that made the shipped models: share-layer, then train with a teacher, held-out rows and exits."""
     teacher = save_checkpoint(tmp_path / "teacher", num_hidden_groups=3, half=True, **SENTIMENT)
-    rows, student, out = write_rows(tmp_path / "rows.tsv", 40), tmp_path / "student", tmp_path / "out"
+    rows, student, out = write_distinct(tmp_path / "rows.tsv", 80), tmp_path / "student", tmp_path / "out"
 
     share = ["share-layer", str(teacher), "--out", str(student), "--group", "1", "--embedding-size", "12"]
     assert main(share) == 0
@@ -175,7 +185,7 @@ def test_a_form_that_does_not_fit_is_an_error(
 def test_a_teacher_with_other_labels_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     init = save_checkpoint(tmp_path / "init", "AlbertModel")
     teacher = save_checkpoint(tmp_path / "teacher", id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
-    rows = write_rows(tmp_path / "rows.tsv", 10)
+    rows = write_distinct(tmp_path / "rows.tsv", 20)
     command = ["train", "--task", "text-classification", "--init", str(init), "--train", str(rows)]
 
     assert main([*command, "--teacher", str(teacher), "--out", str(tmp_path / "out")]) == 1
@@ -187,7 +197,7 @@ def test_a_full_disk_leaves_no_half_checkpoint(
 ) -> None:
     from service.training import output
 
-    init, rows = save_checkpoint(tmp_path / "init", "AlbertModel"), write_rows(tmp_path / "rows.tsv", 10)
+    init, rows = save_checkpoint(tmp_path / "init", "AlbertModel"), write_distinct(tmp_path / "rows.tsv", 20)
     command = ["train", "--task", "text-classification", "--init", str(init), "--train", str(rows)]
 
     def full(history: object, path: Path) -> None:
@@ -198,3 +208,70 @@ def test_a_full_disk_leaves_no_half_checkpoint(
     assert "No space left on device" in capsys.readouterr().err
     # The run itself is not lost: once there is room, the same command writes what was learnt.
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"dev.jsonl", "test.jsonl", "state.pt"}
+
+
+def test_weights_that_the_disk_does_not_take_leave_nothing(tmp_path: Path) -> None:
+    """The limit of a file's size stands for a full disk: writing fails in the middle of the weights."""
+    from transformers import AlbertModel
+
+    from service.training.output import write_checkpoint
+    from service.training.states import Progress
+
+    init = save_checkpoint(tmp_path / "init", "AlbertModel")
+    model, soft = AlbertModel.from_pretrained(init), resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, soft[1]))
+    try:
+        with pytest.raises(TrainingError, match="cannot be written"):
+            write_checkpoint(model, init, tmp_path / "out", {}, Progress())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, soft)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "message"),
+    [
+        ("text-classification", ["--unanswerable", "0.3"], "is for question answering"),
+        ("question-answering", ["--word-dropout", "0.1"], "are for text classification"),
+        ("text-classification", ["--max-length", "900"], "takes 16 to 64 tokens"),
+        ("text-classification", ["--publish", "no/name"], "is no name for a model"),
+        ("text-classification", ["--publish", "m", "--precision", "int8"], "give real data with --gate"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_work(
+    tmp_path: Path, task: str, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, rows = save_checkpoint(tmp_path / "init", "AlbertModel"), write_distinct(tmp_path / "rows.tsv", 20)
+    command = ["train", "--task", task, "--init", str(init), "--train", str(rows), "--out", str(tmp_path / "out")]
+
+    assert main([*command, *flags]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_checkpoint_that_lacks_something_is_not_trained(
+    tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    init, rows = save_checkpoint(tmp_path / "init", "AlbertModel"), write_distinct(tmp_path / "rows.tsv", 20)
+    (init / damage).unlink()
+    command = ["train", "--task", "text-classification", "--init", str(init), "--train", str(rows)]
+
+    assert main([*command, "--out", str(tmp_path / "out")]) == 1
+    assert str(init) in capsys.readouterr().err
+
+
+def test_a_body_that_does_not_fit_is_not_replaced_by_chance(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import AlbertForSequenceClassification
+
+    from service.training.loading import load
+
+    init = save_checkpoint(tmp_path / "init", "AlbertModel")
+    weights = load_file(init / "model.safetensors")
+    weights.pop("encoder.embedding_hidden_mapping_in.weight")
+    save_file(weights, init / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="embedding_hidden_mapping_in"):
+        load(AlbertForSequenceClassification, init)

@@ -1,5 +1,6 @@
 """What is learnt from and what is measured on never meet."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,20 +37,33 @@ def test_articles_are_never_on_both_sides() -> None:
     assert held
 
 
-@given(st.integers(10, 200), st.floats(0.05, 0.5), st.integers())
-def test_rows_are_split_whole_and_apart(count: int, share: float, seed: int) -> None:
-    learnt, dev, test = hold_out_rows(list(range(count)), share, seed)
-
-    assert sorted(learnt + dev + test) == list(range(count))
-    assert dev
-    assert test
-    assert len(dev) + len(test) == max(2, round(share * count))
-    assert hold_out_rows(list(range(count)), share, seed) == (learnt, dev, test)
+def texts(**counts: int) -> list[Labelled]:
+    return [Labelled(label, f"{label} {i}") for label, count in counts.items() for i in range(count)]
 
 
-def test_too_few_rows_are_an_error() -> None:
-    with pytest.raises(DataError, match="too few"):
-        hold_out_rows([1, 2, 3], 0.9, 0)
+@given(st.integers(8, 200), st.integers(8, 60), st.floats(0.05, 0.5), st.integers())
+def test_rows_are_split_whole_and_apart_and_every_label_gives_its_share(
+    a: int, b: int, share: float, seed: int
+) -> None:
+    rows = texts(a=a, b=b)
+    learnt, dev, test = hold_out_rows(rows, share, seed)
+
+    assert sorted(row.text for row in learnt + dev + test) == sorted(row.text for row in rows)
+    for part in (dev, test):
+        counts = Counter(row.label for row in part)
+        assert counts == {"a": max(1, round(share * a / 2)), "b": max(1, round(share * b / 2))}
+    assert hold_out_rows(rows, share, seed) == (learnt, dev, test)
+
+
+def test_a_text_that_stands_twice_is_on_one_side() -> None:
+    learnt, dev, test = hold_out_rows(texts(a=20, b=20) * 3, 0.4, 0)
+
+    assert len({row.text for row in learnt + dev + test}) == len(learnt) + len(dev) + len(test) == 40
+
+
+def test_too_few_rows_are_an_error_that_names_their_label() -> None:
+    with pytest.raises(DataError, match="2 texts of label 'b' are too few"):
+        hold_out_rows(texts(a=50, b=2), 0.2, 0)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3])
