@@ -65,8 +65,8 @@ def pretrain(plan: Plan) -> dict[str, float]:
     Beside it lie pairs of held-out documents for ``evaluate``: ``dev.jsonl``, of those that chose the step, and
     ``test.jsonl``, of those that nothing looked at.
     """
-    if not SHORTEST < plan.length <= POSITIONS:
-        raise DataError(f"--length {plan.length}: wanted {SHORTEST + 1} to {POSITIONS} tokens")
+    if not SHORTEST + 3 <= plan.length <= POSITIONS:
+        raise DataError(f"--length {plan.length}: wanted {SHORTEST + 3} to {POSITIONS} tokens")
     vocabulary = plan.out if plan.init is None else plan.init
     if plan.init is None and not (plan.out / "state.pt").exists():
         train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
