@@ -19,9 +19,9 @@ from service.conversion.vocabulary import tokenizer_json
 from service.conversion.weights import WeightFile, serving_arrays
 from service.errors import CheckpointError
 from service.repository.manifest import Graphs, Manifest, TokenizerFacts
-from service.repository.store import publish, sha256, staging
+from service.repository.store import check_files, publish, read_manifest, sha256, staging
 from service.runtime.providers import choose
-from service.serving.engine import Engine, load
+from service.serving.engine import Engine, make_model, make_task
 
 Measure = Callable[[Engine], dict[str, Any]]
 
@@ -78,8 +78,11 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
 
 def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str, Any]:
     """Compare a published version with the checkpoint that it was made from, on ``device``."""
-    engine = load(folder, choose(device), budget=1024)
-    return verify(engine, read_checkpoint(source, engine.manifest.task))
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    model = make_model(folder, manifest, choose(device), exact=True)
+    engine = Engine(manifest, make_task(folder, manifest), model, 1024)
+    return verify(engine, read_checkpoint(source, manifest.task))
 
 
 def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:

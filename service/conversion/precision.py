@@ -16,6 +16,7 @@ import onnx
 
 from service.conversion.builder import CPU, LAYER_MATRICES, Target
 from service.conversion.graph import PARTS, Network, build
+from service.conversion.weights import FILE as WEIGHTS
 from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import sha256
@@ -55,11 +56,21 @@ def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
+    """Eight bits come with the same layers in float32 beside them."""
     names = {part: f"{part}.{target.device}.onnx" for part in PARTS}
     for part, name in names.items():
-        (folder / name).write_bytes(build(part, network, target).SerializeToString())
-        onnx.checker.check_model(str(folder / name))
+        _write(build(part, network, target), folder / name)
+    exact = folder / f"layers.{target.device}.float32.onnx"
+    exact.unlink(missing_ok=True)
+    if target.int8:
+        _write(build("layers", network, CPU), exact)
+        names["float32_layers"] = exact.name
     return Graphs.model_validate({"precision": target.precision} | names)
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    path.write_bytes(model.SerializeToString())
+    onnx.checker.check_model(str(path))
 
 
 def lowered(folder: Path, manifest: Manifest, network: Network, wish: str, gate: Gate | None) -> Manifest:
@@ -133,8 +144,10 @@ class _Trial:
 def _with(folder: Path, manifest: Manifest, network: Network, target: Target) -> Manifest:
     """Write the graphs of ``target`` in place of those of its device."""
     graphs = write_graphs(network, folder, target)
-    sums = manifest.sha256 | {name: sha256(folder / name) for name in (graphs.embed, graphs.layers, graphs.head)}
-    return manifest.model_copy(update={"graphs": manifest.graphs | {target.device: graphs}, "sha256": sums})
+    devices = manifest.graphs | {target.device: graphs}
+    kept = {name for one in devices.values() for name in one.files()} | {manifest.tokenizer.file, WEIGHTS}
+    sums = {name: sha256(folder / name) for name in sorted(kept)}
+    return manifest.model_copy(update={"graphs": devices, "sha256": sums})
 
 
 def _entry(scores: Mapping[str, float], seconds: float) -> dict[str, Any]:

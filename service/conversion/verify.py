@@ -29,7 +29,7 @@ BATCH_TOKENS = 1024
 def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     """Compare and report.  ParityError where a logit is off, or a label or a span is another one.
 
-    Eight bits have no tolerance here: their gate is a score on real data, and what is off is reported.
+    ``engine`` computes in float32 or float16: eight bits have a gate of their own, a score on real data.
     """
     questions = _questions(engine)
     rows = [row for question in questions for row in question.sequences] if questions else _texts(engine)
@@ -38,11 +38,9 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     alone = [engine.run([row])[0] for row in tqdm(rows, desc="converted, alone", unit=" texts", leave=False)]
     mixed = _mixed(engine, rows)
     kind = engine.model.device.kind
-    precision = engine.manifest.graphs[kind].precision
     report = {
         "device": kind,
-        "precision": precision,
-        "tolerance": TOLERANCE.get(precision),
+        "tolerance": _tolerance(engine),
         "max_difference_alone": _worst(wanted, alone),
         "max_difference_in_batches": _worst(wanted, mixed),
         "sequences": len(rows),
@@ -55,9 +53,13 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     return report
 
 
+def _tolerance(engine: Engine) -> float:
+    return TOLERANCE[
+        "float16" if engine.manifest.graphs[engine.model.device.kind].precision == "float16" else "float32"
+    ]
+
+
 def _judge(report: dict[str, Any]) -> None:
-    if report["tolerance"] is None:
-        return
     worst = max(report["max_difference_alone"], report["max_difference_in_batches"])
     # The comparison is written so that a NaN fails it.
     if not worst <= report["tolerance"]:
@@ -123,7 +125,7 @@ def _worst(wanted: Seq[Floats], found: Seq[Floats]) -> float:
 
 def _different(engine: Engine, questions: Seq[EncodedQuestion], wanted: Seq[Floats], found: Seq[Floats]) -> int:
     """How many labels, or spans, are not the same; a tie within the tolerance may fall either way."""
-    task, slack = engine.task, TOLERANCE.get(engine.manifest.graphs[engine.model.device.kind].precision, 0.0)
+    task, slack = engine.task, _tolerance(engine)
     if isinstance(task, QuestionAnswering):
         return _different_spans(task, questions, wanted, found)
     different = 0

@@ -20,12 +20,20 @@ class TokenizerFacts(_Part):
 
 
 class Graphs(_Part):
-    """The graphs for one kind of device, and the precision that they compute in."""
+    """The graphs for one kind of device, and the precision that they compute in.
+
+    Beside int8, ``float32_layers`` are the same layers in float32: what other devices are compared with.
+    """
 
     precision: Literal["float32", "float16", "int8"]
     embed: FileName
     layers: FileName
     head: FileName
+    float32_layers: FileName | None = None
+
+    def files(self) -> list[str]:
+        given = (self.embed, self.layers, self.head, self.float32_layers)
+        return [name for name in given if name is not None]
 
 
 class Exits(_Part):
@@ -71,7 +79,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> "Manifest":
-        named = {name for graphs in self.graphs.values() for name in (graphs.embed, graphs.layers, graphs.head)}
+        named = {name for graphs in self.graphs.values() for name in graphs.files()}
         unsummed = (named | {self.tokenizer.file}) - self.sha256.keys()
         if unsummed:
             raise ValueError(f"no checksum for {', '.join(sorted(unsummed))}")

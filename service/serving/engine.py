@@ -84,11 +84,14 @@ def make_task(folder: Path, manifest: Manifest) -> Task:
     )  # fmt: skip
 
 
-def make_model(folder: Path, manifest: Manifest, device: Device) -> Model:
+def make_model(folder: Path, manifest: Manifest, device: Device, *, exact: bool = False) -> Model:
+    """``exact``: in float32 where the device computes in eight bits, to compare others with."""
     graphs = manifest.graphs.get(device.kind)
     if graphs is None:
         raise DeviceError(f"{folder} has no graphs for {device.kind}; convert the checkpoint again")
     files = {part: folder / getattr(graphs, part) for part in ("embed", "layers", "head")}
+    if exact and graphs.float32_layers:
+        files["layers"] = folder / graphs.float32_layers
     return Model(files, device, layers=manifest.layers, pooled=manifest.task == "text-classification")
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from service.conversion import precision
-from service.conversion.pipeline import Options, convert
+from service.conversion.pipeline import Options, convert, verify_published
 from service.conversion.precision import Gate
 from service.errors import CheckpointError, QualityError
 from service.repository.store import check_files, read_manifest
@@ -45,6 +45,8 @@ def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoi
     assert manifest.precision["float32"]["scores"] == {"accuracy": 90}
     assert manifest.precision["tried"][1]["scores"] == {"accuracy": 89.6}
     assert load(folder, choose("cpu"), budget=64).run([row(5)])[0].shape == (2,)
+    # The layers in float32 lie beside them, and still answer as PyTorch does.
+    assert verify_published(folder, checkpoint)["max_difference_in_batches"] < 1e-5
 
 
 def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) -> None:
