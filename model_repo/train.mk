@@ -22,8 +22,9 @@ cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/
 
 gpu:
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA) FROM=scratch
+	$(MAKE) -f model_repo/train.mk model-sentence-order BIN=$(BIN) DATA=$(DATA) FROM=scratch
 
-publish: model-qa model-sentiment model-sentence-order model-topic model-spam
+publish: model-qa model-sentiment model-topic model-spam
 
 ifneq ($(FROM),scratch)
 
@@ -50,17 +51,15 @@ runs/sentiment/config.json: runs/qa/config.json runs/sentiment-teacher/config.js
 	  --dev $(SST2)/dev.tsv:1/2 --out $(@D) --epochs 2 --minutes 21 --learning-rate 3e-4 --max-length 128 \
 	  --dropout 0.05 --evaluations 10 --patience 99
 
-runs/sentence-order/config.json: runs/qa/config.json
-	$(AS) share-layer runs/qa --out runs/narrow --embedding-size 160
-	$(AS) pretrain $(WIKI) --init runs/narrow --out $(@D) --masked 0 --length 160 --minutes 10 --batch-tokens 2048 \
-	  --learning-rate 3e-4 --max-tokens 8e6
+runs/narrow/config.json: runs/qa/config.json
+	$(AS) share-layer runs/qa --out $(@D) --embedding-size 160
 
-runs/topic/config.json: runs/sentence-order/config.json
-	$(CLASSIFY) --init runs/sentence-order --train $(DATA)/ag_news/train.tsv --out $(@D) --hold-out 0.2 \
-	  --epochs 4 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --patience 99
+runs/topic/config.json: runs/narrow/config.json
+	$(CLASSIFY) --init runs/narrow --train $(DATA)/ag_news/train.tsv --out $(@D) --hold-out 0.2 \
+	  --epochs 3.5 --minutes 5 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --patience 99
 
-runs/spam/config.json: runs/sentence-order/config.json
-	$(AS) share-layer runs/sentence-order --out runs/narrower --embedding-size 96
+runs/spam/config.json: runs/narrow/config.json
+	$(AS) share-layer runs/narrow --out runs/narrower --embedding-size 96
 	$(CLASSIFY) --init runs/narrower --train $(DATA)/sms_spam/train.tsv --out $(@D) --hold-out 0.2 \
 	  --epochs 6 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --class-weights balanced --patience 99
 

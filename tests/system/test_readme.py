@@ -20,9 +20,9 @@ def server(start: Start) -> Server:
 
 
 def same(said: Any, found: Any) -> bool:
-    """Equal, but for the last digits of scores: other processors round otherwise."""
+    """Equal, but for scores in their second digit: where eight bits are a tie, other processors round otherwise."""
     if isinstance(said, float) and isinstance(found, float):
-        return found == pytest.approx(said, abs=1e-3)
+        return found == pytest.approx(said, abs=2e-2)
     if isinstance(said, dict) and isinstance(found, dict):
         return said.keys() == found.keys() and all(same(said[key], found[key]) for key in said if key != "request_id")
     if isinstance(said, list) and isinstance(found, list):
