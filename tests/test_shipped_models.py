@@ -1,6 +1,5 @@
 """The models that ship: true ALBERTs, small, calibrated, and their pages say what their manifests say."""
 
-import json
 import re
 from pathlib import Path
 
@@ -40,7 +39,8 @@ def test_a_model_is_whole_small_and_one_shared_layer(folder: Path) -> None:
     assert manifest.architecture["num_hidden_layers"] > 1
     assert manifest.calibration
     assert manifest.provenance["licence"]
-    assert "/" not in json.dumps(manifest.provenance["training"]["files"])
+    for name in manifest.provenance["training"]["files"]:
+        assert "/" not in re.sub(r":\d+/\d+$", "", name)  # parts of files are told, folders are not
 
 
 def figures(manifest: Manifest) -> set[str]:
