@@ -25,8 +25,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
 def add_publishing(parser: argparse.ArgumentParser) -> None:
     """What convert and train --publish share."""
     choices = ("text-classification", "question-answering")
-    if not any(action.dest == "task" for action in parser._actions):
-        parser.add_argument("--task", choices=choices, help="if the config is silent")
+    parser.add_argument("--task", choices=choices, help="if the config is silent")
     parser.add_argument("--window", type=int, help="tokens in a window of a long text")
     parser.add_argument("--overlap", type=int, help="tokens that neighbouring windows share")
     parser.add_argument("--licence", help="licence of the weights, for the manifest")

@@ -61,12 +61,10 @@ class Graph:
         return f"{name}.cast" if cast and self.initializers[name].data_type != self.float else name
 
     def constant(self, name: str, value: list[int]) -> str:
-        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [len(value)] if value else [0], value)
-        return name
+        return self._constant(name, TensorProto.INT64, [len(value)], value)
 
     def scalar(self, name: str, value: int) -> str:
-        self.initializers[name] = helper.make_tensor(name, TensorProto.INT64, [], [value])
-        return name
+        return self._constant(name, TensorProto.INT64, [], [value])
 
     def matmul(self, x: str, name: str) -> str:
         """``x`` times a matrix of the layer, in float or in eight bits."""

@@ -21,7 +21,7 @@ from service.errors import CheckpointError
 from service.repository.manifest import Graphs, Manifest, TokenizerFacts
 from service.repository.store import check_files, publish, read_manifest, sha256, staging
 from service.runtime.providers import choose
-from service.serving.engine import Engine, make_model, make_task
+from service.serving.engine import Engine
 
 Measure = Callable[[Engine], dict[str, Any]]
 
@@ -80,8 +80,7 @@ def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str
     """Compare a published version with the checkpoint that it was made from, on ``device``."""
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    model = make_model(folder, manifest, choose(device), exact=True)
-    engine = Engine(manifest, make_task(folder, manifest), model, 1024)
+    engine = staged_engine(folder, manifest, choose(device), exact=True)
     return verify(engine, read_checkpoint(source, manifest.task))
 
 

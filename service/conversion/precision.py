@@ -16,7 +16,6 @@ import onnx
 
 from service.conversion.builder import CPU, LAYER_MATRICES, Target
 from service.conversion.graph import PARTS, Network, build
-from service.conversion.weights import FILE as WEIGHTS
 from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import sha256
@@ -49,9 +48,9 @@ def check_wish(precision: str, *, gated: bool) -> None:
         )
 
 
-def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None) -> Engine:
+def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None, *, exact: bool = False) -> Engine:
     """What lies in ``folder`` as an engine, by a manifest that need not be published yet; on the CPU if not said."""
-    model = make_model(folder, manifest, device or choose("cpu"))
+    model = make_model(folder, manifest, device or choose("cpu"), exact=exact)
     return Engine(manifest, make_task(folder, manifest), model, 1024)
 
 
@@ -105,7 +104,7 @@ class _Trial:
 
     def half(self, *, must: bool) -> Manifest:
         """CUDA's graphs in float16 if its rounding keeps the score; seen on the CPU, which computes it slowly."""
-        lost, _ = self._try(Target("cpu", "float16"))
+        _, lost, _ = self._try(self._start, Target("cpu", "float16"))
         manifest = _with(self._folder, self._start, self._network, CPU)
         self.report["cuda"] = "float16"
         if lost <= self._gate.points:
@@ -119,9 +118,9 @@ class _Trial:
         """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
         self.report["cpu"] = "int8"
         for target in INT8:
-            lost, seconds = self._try(target)
+            tried, lost, seconds = self._try(manifest, target)
             if lost <= self._gate.points and (must or seconds < self._seconds):
-                return _with(self._folder, manifest, self._network, target)
+                return tried
         if must:
             least = min(entry["lost"] for entry in self.report["tried"] if entry["precision"] == "int8")
             raise QualityError(
@@ -131,22 +130,24 @@ class _Trial:
         self.report["cpu"] = "float32"
         return _with(self._folder, manifest, self._network, CPU)
 
-    def _try(self, target: Target) -> tuple[float, float]:
-        """Points lost, and seconds of a step."""
-        engine = staged_engine(self._folder, _with(self._folder, self._start, self._network, target))
+    def _try(self, manifest: Manifest, target: Target) -> tuple[Manifest, float, float]:
+        """The manifest with the graphs of ``target``, the points that they lose, and the seconds of a step."""
+        tried = _with(self._folder, manifest, self._network, target)
+        engine = staged_engine(self._folder, tried)
         after, seconds = self._gate.scores(engine), speed(engine)
         lost = round(self._gate.lost(self._before, after), 3)
         entry = {"precision": target.precision, "matrices": sorted(target.int8), "lost": lost}
         self.report["tried"].append(entry | _entry(after, seconds))
-        return lost, seconds
+        return tried, lost, seconds
 
 
 def _with(folder: Path, manifest: Manifest, network: Network, target: Target) -> Manifest:
     """Write the graphs of ``target`` in place of those of its device."""
     graphs = write_graphs(network, folder, target)
     devices = manifest.graphs | {target.device: graphs}
-    kept = {name for one in devices.values() for name in one.files()} | {manifest.tokenizer.file, WEIGHTS}
-    sums = {name: sha256(folder / name) for name in sorted(kept)}
+    gone = set(manifest.graphs[target.device].files())
+    sums = {name: value for name, value in manifest.sha256.items() if name not in gone}
+    sums |= {name: sha256(folder / name) for name in graphs.files()}
     return manifest.model_copy(update={"graphs": devices, "sha256": sums})
 
 

@@ -17,8 +17,7 @@ from service.training.predictors import (
     encode_questions,
     encode_texts,
     reader,
-    run_all,
-    take,
+    run_each,
 )
 from service.training.scores import calibration_error, reliability, token_f1
 from service.types import Floats
@@ -44,9 +43,7 @@ def _classifier(engine: Engine, task: Classification, sources: Seq[str]) -> dict
     parts = []
     for source in sources:
         rows = splits.labelled(source)
-        encoded = encode_texts(task, rows)
-        logits = iter(run_all(engine, [row for item in encoded for row in item.sequences]))
-        parts.append(([(item, take(logits, len(item.sequences))) for item in encoded], [row.label for row in rows]))
+        parts.append((run_each(engine, encode_texts(task, rows)), [row.label for row in rows]))
 
     def likelihood(temperature: float) -> float:
         cooled = replace(task, temperature=temperature)
@@ -93,11 +90,10 @@ def _reader(engine: Engine, task: QuestionAnswering, sources: Seq[str]) -> dict[
     questions = [question for source in sources for question in splits.questions(source)]
     if all(question.answers for question in questions):
         raise DataError(f"{', '.join(sources)}: a threshold takes questions without an answer too, as in SQuAD 2.0")
-    encoded = encode_questions(task, questions)
-    logits = iter(run_all(engine, [row for item in encoded for row in item.sequences]))
+    outcomes = run_each(engine, encode_questions(task, questions))
     leads, answered, silent = [], [], []
-    for question, item in zip(questions, encoded, strict=True):
-        done = task.decode(item, take(logits, len(item.windows)))
+    for question, (item, logits) in zip(questions, outcomes, strict=True):
+        done = task.decode(item, logits)
         golds = [text for text, _ in question.answers]
         answer = done.answers[0]
         leads.append(task.temperature * (math.log(done.no_answer_score) - math.log(answer.score)))

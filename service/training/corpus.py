@@ -5,7 +5,6 @@ A file holds one paragraph a line and an empty line between documents, or a docu
 
 import itertools
 import re
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,13 +48,6 @@ def train_vocabulary(files: Sequence[Path], size: int, folder: Path, sentences: 
     (folder / "spiece.vocab").unlink(missing_ok=True)
     tokenizer = AlbertTokenizer.from_pretrained(folder, do_lower_case=True)
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def copy_vocabulary(source: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("tokenizer.json", "tokenizer_config.json", "spiece.model"):
-        if (source / name).exists():
-            shutil.copy(source / name, folder / name)
 
 
 @dataclass(frozen=True, slots=True)

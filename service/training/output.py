@@ -31,9 +31,7 @@ def write_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         model.to("cpu").half().save_pretrained(aside)
-        for name in TOKENIZER:
-            if (tokenizer / name).exists():
-                shutil.copy(tokenizer / name, aside / name)
+        copy_tokenizer(tokenizer, aside)
         whole = report | {"held_out_score": round(progress.best, 4), "best_step": progress.best_step}
         (aside / "training.json").write_text(json.dumps(whole | {"history": progress.history}, indent=1))
         draw_curves(progress.history, aside / "curves.png")
@@ -46,6 +44,14 @@ def write_checkpoint(
             f"{out}: the checkpoint cannot be written ({error}). Free some of the disk; the same command then writes "
             "what was learnt."
         ) from error
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Those of a tokenizer's files that ``source`` has."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER:
+        if (source / name).exists():
+            shutil.copy(source / name, folder / name)
 
 
 def identity(report: Mapping[str, Any], files: Iterable[Path]) -> str:

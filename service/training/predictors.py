@@ -17,6 +17,7 @@ from service.training.datasets import Labelled, Question
 from service.types import Floats, Sequence
 
 T = TypeVar("T")
+Encoded = TypeVar("Encoded", EncodedText, EncodedQuestion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,14 @@ class Local:
     def classify(self, rows: Seq[Labelled]) -> list[Scored]:
         """Long texts are read in windows, as ``long_text="windows"`` does."""
         task = classification(self.engine)
-        encoded = encode_texts(task, rows)
-        logits = iter(run_all(self.engine, [row for item in encoded for row in item.sequences]))
-        done = [task.decode(item, take(logits, len(item.sequences))) for item in encoded]
+        done = [task.decode(item, logits) for item, logits in run_each(self.engine, encode_texts(task, rows))]
         return [Scored(one.labels, one.tokens) for one in done]
 
     def answer(self, questions: Seq[Question], *, no_answer: bool) -> list[Reply]:
         task = reader(self.engine)
-        encoded = encode_questions(task, questions)
-        logits = iter(run_all(self.engine, [row for item in encoded for row in item.sequences]))
         replies = []
-        for item in encoded:
-            done = task.decode(item, take(logits, len(item.windows)), no_answer=no_answer)
+        for item, logits in run_each(self.engine, encode_questions(task, questions)):
+            done = task.decode(item, logits, no_answer=no_answer)
             replies.append(Reply(done.answers[0].text if done.answers else "", done.tokens))
         return replies
 
@@ -165,6 +162,12 @@ def _told(kind: str) -> Iterator[None]:
 
 def take(values: Iterator[T], count: int) -> list[T]:
     return list(itertools.islice(values, count))
+
+
+def run_each(engine: Engine, encoded: Seq[Encoded]) -> list[tuple[Encoded, list[Floats]]]:
+    """Each text or question with the logits of its sequences."""
+    logits = iter(run_all(engine, [row for item in encoded for row in item.sequences]))
+    return [(item, take(logits, len(item.sequences))) for item in encoded]
 
 
 def run_all(engine: Engine, rows: Seq[Sequence]) -> list[Floats]:

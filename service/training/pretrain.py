@@ -16,13 +16,13 @@ from torch.nn import functional
 from transformers import AlbertConfig, AlbertForPreTraining
 
 from service.errors import DataError
-from service.training.corpus import SHORTEST, Corpus, copy_vocabulary, train_vocabulary
+from service.training.corpus import SHORTEST, Corpus, train_vocabulary
 from service.training.datasets import Labelled
 from service.training.features import Batch
 from service.training.finetune import Recipe, Run
 from service.training.loading import load
 from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
-from service.training.output import identity, write_checkpoint
+from service.training.output import copy_tokenizer, identity, write_checkpoint
 from service.training.precision import device, mixed_precision
 from service.training.splits import write_rows
 
@@ -71,7 +71,7 @@ def pretrain(plan: Plan) -> dict[str, float]:
     if plan.init is None and not (plan.out / "state.pt").exists():
         train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
     elif plan.init:
-        copy_vocabulary(plan.init, plan.out)
+        copy_tokenizer(plan.init, plan.out)
     special = Special.of(vocabulary / "tokenizer.json")
     corpus, held = Corpus.read(plan.texts, vocabulary / "tokenizer.json", plan.most).split(0.04, least=2)
     held, untouched = held.split(0.5)

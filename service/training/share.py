@@ -4,7 +4,6 @@ The shared layer begins as a copy of one of the groups' layers, which is a far b
 embeddings begin as the best approximation of their width, by singular values.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from transformers import AlbertConfig, AlbertModel
 
 from service.errors import CheckpointError
 from service.training.loading import load
-from service.training.output import TOKENIZER
+from service.training.output import copy_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,7 @@ def share_layer(source: Path, target: Path, form: Form) -> None:
     new.load_state_dict(state)
     target.mkdir(parents=True, exist_ok=True)
     new.save_pretrained(target)
-    for name in TOKENIZER:
-        if (source / name).exists():
-            shutil.copy(source / name, target / name)
+    copy_tokenizer(source, target)
 
 
 def _kept(state: dict[str, torch.Tensor], group: int) -> dict[str, torch.Tensor]:

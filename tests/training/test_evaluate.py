@@ -1,6 +1,7 @@
 """Figures of a version and of a running service, and what is fitted into a new version."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from service.training.predictors import Local, Reply, Scored
 from tests.training.test_run import write_questions, write_rows
 
 TWO = [{"text": "the river", "answer_start": 16}]
+
+
+@pytest.fixture
+def root(repository: Path, tmp_path: Path) -> Path:
+    """A repository of its own, to publish in."""
+    return Path(shutil.copytree(repository, tmp_path / "repo"))
 
 
 class Oracle:
@@ -81,12 +88,8 @@ def test_the_wrong_kind_of_file_is_an_error(tmp_path: Path, task: str) -> None:
 
 
 def test_a_version_is_evaluated_calibrated_and_published_again(
-    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
-    root = tmp_path / "repo"
-    shutil.copytree(repository, root)
     examples = str(write_rows(tmp_path / "rows.tsv", 3))
     version = str(root / "sentiment" / "1")
 
@@ -104,11 +107,7 @@ def test_a_version_is_evaluated_calibrated_and_published_again(
     assert read_manifest(root / "sentiment" / "1").temperature == 1.0
 
 
-def test_a_reader_gets_its_threshold(repository: Path, tmp_path: Path) -> None:
-    import shutil
-
-    root = tmp_path / "repo"
-    shutil.copytree(repository, root)
+def test_a_reader_gets_its_threshold(root: Path, tmp_path: Path) -> None:
     path = write_questions(tmp_path / "q.json")
     data = json.loads(path.read_text())
     for article in data["data"][::2]:
@@ -136,12 +135,8 @@ def test_exits_are_chosen_within_the_gate() -> None:
 
 
 def test_an_exit_is_fitted_and_written_into_a_new_version(
-    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
-    root = tmp_path / "repo"
-    shutil.copytree(repository, root)
     examples = str(write_rows(tmp_path / "rows.tsv", 3))
     command = ["evaluate", str(root / "sentiment" / "1"), examples, "--exits", "--device", "cpu"]
 
