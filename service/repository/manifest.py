@@ -69,8 +69,9 @@ class Manifest(_Part):
     graphs: dict[Literal["cpu", "cuda"], Graphs]
     sha256: dict[FileName, Sha256]  # of every file that serving reads
     temperature: float = Field(default=1.0, gt=0)  # logits are divided by it
+    evidence: float = Field(default=0.0, ge=0, le=1)  # logits are multiplied by (tokens / window) to this
     no_answer_threshold: float = 0.0  # "no answer" wins when its logit leads by more than this
-    calibration: dict[str, Any] = {}  # how the two above were fitted
+    calibration: dict[str, Any] = {}  # how the three above were fitted
     exits: Exits | None = None  # None: every sequence runs through all layers
     parity: dict[str, Any] = {}
     precision: dict[str, Any] = {}  # the gate of a lower precision: both scores, and what each costs

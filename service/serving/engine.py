@@ -76,7 +76,7 @@ def make_task(folder: Path, manifest: Manifest) -> Task:
     if manifest.task == "text-classification":
         return Classification(
             tokenizer, manifest.labels, str(manifest.problem_type), manifest.max_length, manifest.window,
-            manifest.temperature,
+            manifest.temperature, manifest.evidence,
         )  # fmt: skip
     return QuestionAnswering(
         tokenizer, manifest.max_length, manifest.window, manifest.overlap, manifest.no_answer_threshold,

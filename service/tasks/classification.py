@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +44,8 @@ class Classified:
 class Classification:
     """The task of one classifier.  Lengths are in tokens, frame included.
 
-    ``window`` is the length of the windows of ``long_text="windows"``; ``temperature`` divides the logits.
+    ``window`` is the length of the windows of ``long_text="windows"``; ``temperature`` divides the logits.  How far a
+    longer text is surer than a short one, ``evidence`` says: 0, not at all; 1, as if each token were a witness.
     """
 
     tokenizer: Tokenizer
@@ -53,6 +54,7 @@ class Classification:
     max_length: int
     window: int
     temperature: float = 1.0
+    evidence: float = 0.0
 
     def encode(self, text: str, text_pair: str | None = None, long_text: LongText = "truncate") -> EncodedText:
         """InvalidRequest for a text without any token; TextTooLong where ``long_text`` is "error" and it is."""
@@ -96,14 +98,25 @@ class Classification:
         self, encoded: EncodedText, logits: Seq[Floats], *, top_k: int | None = None,
         activation: Activation | None = None,
     ) -> Classified:  # fmt: skip
-        """Scores of each window by ``activation``, then their mean, each window weighted by its tokens."""
+        """Windows are pooled by a mean weighted by their tokens: of logits for softmax, else of scores."""
         kind = activation or ACTIVATIONS[self.problem_type]
-        scores = activate(np.stack(logits).astype(np.float64) / self.temperature, kind)  # (windows, labels)
-        weights = np.array([len(row) for row in encoded.sequences], dtype=np.float64)
-        pooled = weights @ scores / weights.sum()
+        if kind == "softmax":
+            pooled = activate(self.tempered(mean_of_windows(encoded, np.stack(logits)), encoded.tokens), kind)
+        else:
+            pooled = mean_of_windows(encoded, activate(np.stack(logits).astype(np.float64) / self.temperature, kind))
         order = np.argsort(-pooled, kind="stable")[: top_k or len(pooled)]
         labels = [(self.labels[index], float(pooled[index])) for index in order]
         return Classified(labels, encoded.tokens, encoded.truncated, len(encoded.sequences))
+
+    def tempered(self, logits: Doubles, tokens: float | Doubles) -> Doubles:
+        """Mean logits (..., labels) of texts with so many tokens (..., 1) to the logits that scores come from."""
+        return logits * (tokens / self.window) ** self.evidence / self.temperature
+
+
+def mean_of_windows(encoded: EncodedText, values: npt.NDArray[Any]) -> Doubles:
+    """``values`` (windows, labels) to their mean (labels), each window weighted by its tokens."""
+    weights = np.array([len(row) for row in encoded.sequences], dtype=np.float64)
+    return np.asarray(weights @ values.astype(np.float64) / weights.sum())
 
 
 def activate(logits: Doubles, kind: Activation) -> Doubles:

@@ -1,17 +1,19 @@
-"""Scores that mean what they say: a classifier's temperature, and the lead at which a reader says "no answer"."""
+"""Scores that mean what they say: temperature and evidence of a classifier, and when a reader says "no answer"."""
 
 import math
 from collections.abc import Callable, Sequence as Seq
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from service.errors import DataError
 from service.serving.engine import Engine
-from service.tasks.classification import Classification, EncodedText
+from service.tasks.classification import Classification, Doubles, activate, mean_of_windows
 from service.tasks.question_answering import QuestionAnswering
 from service.training import splits
+from service.training.datasets import Labelled
 from service.training.predictors import (
     classification,
     encode_questions,
@@ -20,14 +22,13 @@ from service.training.predictors import (
     run_each,
 )
 from service.training.scores import calibration_error, reliability, token_f1
-from service.types import Floats
 
 LEAST, MOST = 0.2, 10.0  # temperatures looked at
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def calibrate(engine: Engine, sources: Seq[str]) -> dict[str, Any]:
-    """What the manifest is to hold: ``temperature`` or ``no_answer_threshold``, and how they were found.
+    """What the manifest is to hold: ``temperature`` and ``evidence``, or ``no_answer_threshold``, and the facts.
 
     ``sources`` are taken together.  DataError where they cannot decide it.
     """
@@ -36,54 +37,72 @@ def calibrate(engine: Engine, sources: Seq[str]) -> dict[str, Any]:
     return _reader(engine, reader(engine), sources)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Texts of one file: ``logits`` (texts, labels), their ``tokens`` (texts, 1), and the labels that are true."""
+
+    logits: Doubles
+    tokens: Doubles
+    gold: npt.NDArray[np.intp]
+
+    def log_loss(self, task: Classification) -> float:
+        scaled = task.tempered(self.logits, self.tokens)
+        shifted = scaled - scaled.max(axis=1, keepdims=True)
+        true = shifted[np.arange(len(self.gold)), self.gold]
+        return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - true))
+
+    def error(self, task: Classification) -> float:
+        scores = activate(task.tempered(self.logits, self.tokens), "softmax")
+        right = scores.argmax(axis=1) == self.gold
+        return calibration_error(reliability(scores.max(axis=1).tolist(), right.tolist()))
+
+
 def _classifier(engine: Engine, task: Classification, sources: Seq[str]) -> dict[str, Any]:
     """Of several files each counts the same, whatever its size."""
     if task.problem_type != "single_label_classification":
         raise DataError(f"{engine.ref}: a temperature is fitted where each text has one label")
-    parts = []
-    for source in sources:
-        rows = splits.labelled(source)
-        parts.append((run_each(engine, encode_texts(task, rows)), [row.label for row in rows]))
+    parts = [_judged(engine, task, splits.labelled(source)) for source in sources]
 
-    def likelihood(temperature: float) -> float:
-        cooled = replace(task, temperature=temperature)
-        return sum(_log_loss(cooled, outcomes, gold) for outcomes, gold in parts) / len(parts)
+    def fitted(temperature: float, evidence: float) -> Classification:
+        return replace(task, temperature=temperature, evidence=evidence)
 
-    best = _least(likelihood, LEAST, MOST)
+    best = fitted(*fit_scale(lambda *scale: sum(part.log_loss(fitted(*scale)) for part in parts)))
     errors = {}
-    for name, temperature in (("before", 1.0), ("after", best)):
-        values = [_error(replace(task, temperature=temperature), *part) for part in parts]
-        errors[f"calibration_error_{name}"] = round(sum(values) / len(values), 4)
+    for name, one in (("before", fitted(1.0, 0.0)), ("after", best)):
+        errors[f"calibration_error_{name}"] = round(sum(part.error(one) for part in parts) / len(parts), 4)
     facts = {"data": [splits.name(source) for source in sources]} | errors
-    return {"temperature": round(best, 4), "calibration": facts}
+    scale = {"temperature": round(best.temperature, 4), "evidence": round(best.evidence, 4)}
+    return scale | {"calibration": facts}
 
 
-Outcome = tuple[EncodedText, list[Floats]]
+def _judged(engine: Engine, task: Classification, rows: Seq[Labelled]) -> Judged:
+    done = run_each(engine, encode_texts(task, rows))
+    return Judged(
+        np.stack([mean_of_windows(item, np.stack(logits)) for item, logits in done]),
+        np.array([[item.tokens] for item, _ in done], dtype=np.float64),
+        np.array([task.labels.index(row.label) for row in rows]),
+    )
 
 
-def _log_loss(task: Classification, outcomes: Seq[Outcome], gold: Seq[str]) -> float:
-    total = 0.0
-    for (item, logits), label in zip(outcomes, gold, strict=True):
-        total -= math.log(max(1e-9, dict(task.decode(item, logits).labels).get(label, 0.0)))
-    return total / len(gold)
+def fit_scale(loss: Callable[[float, float], float]) -> tuple[float, float]:
+    """The temperature and the evidence with the least ``loss``."""
 
+    def temperature(evidence: float) -> float:
+        return math.exp(_least(lambda log: loss(math.exp(log), evidence), math.log(LEAST), math.log(MOST)))
 
-def _error(task: Classification, outcomes: Seq[Outcome], gold: Seq[str]) -> float:
-    best = [task.decode(item, logits).labels[0] for item, logits in outcomes]
-    right = [label == wanted for (label, _), wanted in zip(best, gold, strict=True)]
-    return calibration_error(reliability([score for _, score in best], right))
+    evidence = _least(lambda value: loss(temperature(value), value), 0, 1)
+    return temperature(evidence), evidence
 
 
 def _least(value: Callable[[float], float], low: float, high: float, rounds: int = 24) -> float:
-    """Where ``value`` is least, by golden section on a logarithmic scale; it has one valley between the two."""
-    a, b = math.log(low), math.log(high)
+    """Where ``value`` is least, by golden section; it has one valley between the two."""
     for _ in range(rounds):
-        left, right = b - GOLDEN * (b - a), a + GOLDEN * (b - a)
-        if value(math.exp(left)) < value(math.exp(right)):
-            b = right
+        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
+        if value(left) < value(right):
+            high = right
         else:
-            a = left
-    return math.exp((a + b) / 2)
+            low = left
+    return (low + high) / 2
 
 
 def _reader(engine: Engine, task: QuestionAnswering, sources: Seq[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from service.types import Ints
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 LOOKED_AT = 1000  # lines
 SHORTEST = 32  # tokens; a document with fewer teaches nothing about order
+SHORT_SHARE = 0.25  # of the documents
 
 
 def train_vocabulary(files: Sequence[Path], size: int, folder: Path, sentences: int = 400_000) -> None:
@@ -96,26 +97,31 @@ class Corpus:
         return Corpus(self.ids[start:end], *inside)
 
     def segments(self, room: int, draw: np.random.Generator) -> Iterator[tuple[Ints, Ints]]:
-        """Two neighbouring segments of one document, ``room`` tokens together; documents in random order.
+        """Two neighbouring segments of one document, up to ``room`` tokens together; documents in random order.
 
-        They meet where a sentence ends, nearest to a random place.  A document is read from a random offset, so that
-        another epoch cuts it elsewhere; what is too short at its end is left out.
+        Both are whole sentences: a segment that breaks off would tell its place by that.  A document is read from a
+        random sentence, so that another epoch cuts it elsewhere; some are read in shorter pairs throughout, so that
+        the order of short texts is learnt too.  A sentence that is longer than ``room`` is left out.
         """
         for number in draw.permutation(len(self.documents) - 1):
             start, end = self.documents[number], self.documents[number + 1]
-            slack = int((end - start) % room) if end - start > room else 0
-            start += draw.integers(0, slack + 1)
-            for first in range(int(start), int(end), room):
-                last = min(first + room, int(end))
-                middle = self._boundary(first, last, draw)
-                if last - first >= SHORTEST and first < middle < last:
+            marks = self.sentences[slice(*np.searchsorted(self.sentences, (start, end + 1)))]
+            most = room if draw.random() >= SHORT_SHARE else int(draw.integers(SHORTEST, room + 1))
+            slack = int((end - start) % most) if end - start > most else 0
+            at = int(np.searchsorted(marks, start + draw.integers(0, slack + 1)))
+            while at < len(marks) - 1:
+                upto = int(np.searchsorted(marks, marks[at] + most, side="right")) - 1
+                first, last = marks[at], marks[upto]
+                if upto - at >= 2 and last - first >= SHORTEST:
+                    middle = _meeting(marks[at + 1 : upto], first, last, draw)
                     yield self.ids[first:middle], self.ids[middle:last]
+                at = max(upto, at + 1)
 
-    def _boundary(self, first: int, last: int, draw: np.random.Generator) -> int:
-        wish = draw.integers(first + (last - first) // 4, last - (last - first) // 4 + 1)
-        place = int(np.searchsorted(self.sentences, wish))
-        near = self.sentences[max(0, place - 1) : place + 1]
-        return int(min(near, key=lambda mark: abs(int(mark) - int(wish))))
+
+def _meeting(marks: npt.NDArray[np.int64], first: int, last: int, draw: np.random.Generator) -> int:
+    """Of ``marks`` the nearest to a random place in the middle half."""
+    wish = draw.integers(first + (last - first) // 4, last - (last - first) // 4 + 1)
+    return int(marks[np.abs(marks - wish).argmin()])
 
 
 def read_documents(files: Iterable[Path]) -> Iterator[list[str]]:

@@ -25,6 +25,7 @@ from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_bat
 from service.training.output import copy_tokenizer, identity, write_checkpoint
 from service.training.precision import device, mixed_precision
 from service.training.splits import write_rows
+from service.types import Ints
 
 T = TypeVar("T")
 AHEAD = 8  # batches that are made while the device works
@@ -163,9 +164,23 @@ class PairStream:
     def _batches(self, epoch: int) -> Iterator[MaskedBatch]:
         draw = np.random.default_rng((self.seed, epoch))
         pairs = self.corpus.segments(self.length - 3, draw)
-        size = max(1, self.tokens // self.length)
-        while group := list(itertools.islice(pairs, size)):
+        for group in _filled(pairs, self.tokens):
             yield masked_batch(group, self.special, self.masked, draw)
+
+
+def _filled(pairs: Iterator[tuple[Ints, Ints]], tokens: int) -> Iterator[list[tuple[Ints, Ints]]]:
+    """Groups that take up to ``tokens`` with their padding, a pair at least."""
+    group: list[tuple[Ints, Ints]] = []
+    longest = 0
+    for pair in pairs:
+        length = len(pair[0]) + len(pair[1]) + 3
+        if group and max(longest, length) * (len(group) + 1) > tokens:
+            yield group
+            group, longest = [], 0
+        group.append(pair)
+        longest = max(longest, length)
+    if group:
+        yield group
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

@@ -139,13 +139,32 @@ def test_equal_labels_keep_the_models_order() -> None:
     assert [label for label, _ in result.labels] == list(LABELS)
 
 
-def test_windows_are_pooled_by_their_tokens() -> None:
-    of_first, of_second = softmax(1.0, 2.0, 3.0), softmax(5.0, 0.0, -1.0)
-    wanted = [(12 * a + 6 * b) / 18 for a, b in zip(of_first, of_second, strict=True)]
-    result = make_task().decode(encoded(12, 6), logits([1.0, 2.0, 3.0], [5.0, 0.0, -1.0]))
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid", "none"])
+def test_windows_are_pooled_by_their_tokens(kind: Activation) -> None:
+    first, second = [1.0, 2.0, 3.0], [5.0, 0.0, -1.0]
+    if kind == "sigmoid":
+        first_scores, second_scores = [sigmoid(x) for x in first], [sigmoid(x) for x in second]
+    else:
+        first_scores, second_scores = first, second
+    mean = [(12 * a + 6 * b) / 18 for a, b in zip(first_scores, second_scores, strict=True)]
+    wanted = softmax(*mean) if kind == "softmax" else mean
+    result = make_task().decode(encoded(12, 6), logits(first, second), activation=kind)
 
     assert scores(result) == pytest.approx(dict(zip(LABELS, wanted, strict=True)))
     assert (result.tokens, result.windows) == (18, 2)
+
+
+@pytest.mark.parametrize(("evidence", "factor"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])
+def test_the_evidence_says_how_much_surer_a_longer_text_is(evidence: float, factor: float) -> None:
+    """With evidence 1 four windows multiply their odds, as independent witnesses do."""
+    task = make_task(evidence=evidence, temperature=2.0)
+    four = task.decode(encoded(*[task.window] * 4), logits(*[[1.0, 2.0, 3.0]] * 4))
+    alone = task.decode(encoded(task.window), logits([1.0, 2.0, 3.0]))
+
+    assert scores(four) == pytest.approx(
+        dict(zip(LABELS, softmax(factor / 2, 2 * factor / 2, 3 * factor / 2), strict=True))
+    )
+    assert scores(alone) == pytest.approx(dict(zip(LABELS, softmax(0.5, 1.0, 1.5), strict=True)))
 
 
 def test_equal_windows_pool_to_what_each_of_them_says() -> None:

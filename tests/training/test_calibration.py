@@ -1,6 +1,7 @@
 """What is fitted makes scores mean what they say."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from hypothesis import given, strategies as st
 from service.errors import DataError
 from service.runtime.providers import choose
 from service.serving.engine import load
-from service.training.calibration import _least, best_threshold, calibrate
+from service.tasks.classification import Classification, activate
+from service.training.calibration import Judged, _least, best_threshold, calibrate, fit_scale
 from service.training.scores import calibration_error, reliability
 from tests.training.test_run import write_questions
 
@@ -33,8 +35,29 @@ def test_no_other_threshold_is_better(cases: list[tuple[float, float, float]]) -
         assert mean(threshold) == pytest.approx(score)
 
 
-def test_the_least_of_a_valley_is_found() -> None:
-    assert _least(lambda t: (np.log(t) - np.log(1.7)) ** 2, 0.2, 10) == pytest.approx(1.7, rel=1e-3)
+@pytest.mark.parametrize("place", [-3.9, 0.0, 1.7, 5.0])
+def test_the_least_of_a_valley_is_found(place: float) -> None:
+    assert _least(lambda x: (x - place) ** 2, -4, 5) == pytest.approx(place, abs=1e-3)
+
+
+@pytest.mark.parametrize(("temperature", "evidence"), [(0.7, 0.0), (1.8, 0.6), (3.0, 1.0)])
+def test_the_scale_that_made_the_labels_is_found_again(temperature: float, evidence: float) -> None:
+    """Labels are drawn from the scores that the true scale gives: no other scale explains them better."""
+    draw = np.random.default_rng(0)
+    truth = Classification(None, ["a", "b", "c"], "single_label_classification", 64, 64, temperature, evidence)  # type: ignore[arg-type]
+    tokens = draw.integers(8, 500, (20_000, 1)).astype(np.float64)
+    logits = draw.normal(size=(20_000, 3))
+    scores = activate(truth.tempered(logits, tokens), "softmax")
+    gold = np.array((draw.random((20_000, 1)) > scores.cumsum(axis=1)[:, :2]).sum(axis=1))
+    judged = Judged(logits, tokens, gold)
+
+    def loss(cooler: float, weight: float) -> float:
+        return judged.log_loss(replace(truth, temperature=cooler, evidence=weight))
+
+    found = fit_scale(loss)
+    assert found == pytest.approx((temperature, evidence), rel=0.07, abs=0.03)
+    assert judged.error(replace(truth, temperature=found[0], evidence=found[1])) < 0.02
+    assert judged.error(replace(truth, temperature=found[0] / 3)) > 0.05
 
 
 def test_an_overconfident_model_has_an_error_and_a_fair_one_has_none() -> None:
