@@ -15,6 +15,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)
 # Powers of two: one text on an idle CPU is some 16 tokens, a full step of a large GPU tens of thousands.
 TOKENS = tuple(2**n for n in range(3, 18))
+DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24)  # ALBERT has 12 or 24 layers, small ones have six
 SEQUENCES = tuple(2**n for n in range(12))
 # The loop is healthy below 10 ms; above 100 ms something blocks it.
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -46,6 +47,8 @@ class Metrics:
         self.steps = counter("steps", "Steps of the device.", MODEL)
         self.step_sequences = histogram("step_sequences", "Sequences in a step.", MODEL, SEQUENCES)
         self.step_tokens = histogram("step_tokens", "Tokens in a step.", MODEL, TOKENS)
+        self.layers = counter("layers", "Layers times tokens: run, or saved by leaving early.", (*MODEL, "fate"))
+        self.exit_depth = histogram("exit_depth", "Layers that a sequence ran.", MODEL, DEPTHS)
         self.padding_avoided = counter(
             "padding_avoided_tokens", "Tokens of padding that a padded batch would have computed.", MODEL
         )

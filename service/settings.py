@@ -39,6 +39,14 @@ class Settings(BaseSettings):
         0, ge=0, description="Tokens in one step of the device; 0 measures it at warm-up. A larger step gives more "
         "throughput and makes short texts wait longer.",
     )  # fmt: skip
+    layers_per_step: int = Field(
+        0, ge=0, description="Layers that a full step runs before what came meanwhile may pass; 0 measures how few "
+        "cost nothing. Fewer let short texts pass long ones sooner, each step has its price.",
+    )  # fmt: skip
+    early_exit: bool = Field(
+        True, description="Let a text leave before the last layer where its model's manifest says when that is safe; "
+        "false runs all layers for everyone.",
+    )  # fmt: skip
     ageing: float = Field(
         0.1, gt=0, description="How soon waiting beats being short: later texts overtake a text for at most its own "
         "run time divided by this.",

@@ -1,9 +1,10 @@
 """Stand-ins that are plain classes: a clock held in the hand, a model that needs no graph."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 import numpy as np
@@ -12,6 +13,7 @@ from service.repository.manifest import Graphs, Manifest
 from service.runtime.session import Model
 from service.serving.admission import CostModel
 from service.serving.engine import Engine
+from service.serving.stepping import Progress, Stepping
 from service.tasks.classification import Classification
 from service.tasks.question_answering import QuestionAnswering
 from service.tasks.text import Tokenizer
@@ -49,7 +51,7 @@ class ManualClock:
 
 @dataclass
 class FakeRunner:
-    """Answers each row with its first id, as logits (1,); keeps what it ran.
+    """Answers each row with its first id, as logits (1,), after the layers of ``stepping``; keeps what it ran.
 
     ``fails`` says of a batch what to raise; ``gate``, where set, holds each step until it is opened.
     """
@@ -60,6 +62,16 @@ class FakeRunner:
     fails: Callable[[Seq[Sequence]], Exception | None] = lambda rows: None
     gate: threading.Event | None = None
     steps: list[list[int]] = field(default_factory=list)
+    stepping: Stepping = field(default_factory=lambda: Stepping(1))
+    padding: float = math.inf
+
+    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
+        logits = self.run([one.sequence for one in group])
+        moved = [replace(one, depth=one.depth + layers) for one in group]
+        return [
+            replace(one, logits=values) if one.depth == self.stepping.layers else one
+            for one, values in zip(moved, logits, strict=True)
+        ]
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
         self.steps.append([int(r.ids[0]) for r in rows])
@@ -100,4 +112,4 @@ def light_engine(
         if kind == "question-answering"
         else Classification(nothing, manifest.labels, "single_label_classification", max_length, max_length)
     )
-    return LightEngine(manifest, task, cast(Model, model), budget=64)
+    return LightEngine(manifest, task, cast(Model, model), 64, Stepping(1))

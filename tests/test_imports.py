@@ -20,7 +20,7 @@ LEVELS = {
     "service.commands": 6, "service.cli": 7, "service.__main__": 8,
 }  # fmt: skip
 # Within serving: each may import those after it.
-SERVING = ["watcher", "registry", "engine", "device", "scheduler", "admission"]
+SERVING = ["watcher", "registry", "engine", "warmup", "device", "isolation", "stepping", "scheduler", "admission"]
 HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}
 
 

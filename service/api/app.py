@@ -58,7 +58,13 @@ async def _lifespan(settings: Settings, metrics: Metrics, app: FastAPI) -> Async
     log.info("inference on %s (%s), %d CPU threads", device, device.reason, threads)
     executor = ThreadPoolExecutor(1, thread_name_prefix="device")
     policy = Policy(settings.ageing, settings.bulk_delay_seconds)
-    loader = functools.partial(engine.load, device=device, budget=settings.token_budget)
+    loader = functools.partial(
+        engine.load,
+        device=device,
+        budget=settings.token_budget,
+        layers_per_step=settings.layers_per_step,
+        early_exit=settings.early_exit,
+    )
     registry = Registry(settings.model_repo, loader, executor, metrics, settings.versions)
     worker = Worker(metrics, policy, settings.max_queue_tokens, executor=executor)
     app.state.service = Service(settings, metrics, registry, worker)

@@ -40,7 +40,8 @@ async def classify(body: ClassifyRequest, request: Request) -> JSONResponse:
         if single and isinstance(encoded[0], ServiceError):
             raise encoded[0]
         rows = [row for item in encoded if isinstance(item, EncodedText) for row in item.sequences]
-        outcomes = iter(await job.run(rows, deadline, PRIORITIES[body.priority]) if rows else [])
+        priority = PRIORITIES[body.priority]
+        outcomes = iter(await job.run(rows, deadline, priority, early_exit=body.early_exit) if rows else [])
         with job.stage("decode"):
             results = [_result(task, body, item, outcomes) for item in encoded]
         if single and isinstance(results[0], ServiceError):

@@ -33,7 +33,8 @@ async def answer_question(body: QaRequest, request: Request) -> JSONResponse:
         assert isinstance(task, QuestionAnswering)
         with job.stage("encode"):
             encoded = await engine.text_work(sum(map(len, texts)), task.encode, body.question, texts)
-        outcomes = await job.run(encoded.sequences, deadline, PRIORITIES[body.priority])
+        priority = PRIORITIES[body.priority]
+        outcomes = await job.run(encoded.sequences, deadline, priority, early_exit=body.early_exit)
         logits: list[Floats] = []
         for outcome in outcomes:
             if isinstance(outcome, ServiceError):  # an answer without this window could be a wrong one

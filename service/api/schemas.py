@@ -29,6 +29,9 @@ class _Request(_Body):
     model: str | None = Field(None, description="Name of the model; the configured default where absent.")
     version: int | None = Field(None, ge=1, description="Version of the model; the newest where absent.")
     priority: PriorityName = Field("interactive", description="bulk lets interactive work go first.")
+    early_exit: bool = Field(
+        True, description="Whether a text may leave before the last layer, where its model can; false runs all layers."
+    )
 
 
 class Pair(_Body):

@@ -63,8 +63,10 @@ class Job:
         yield
         self.stages[name] = time.perf_counter() - began
 
-    async def run(self, rows: Seq[Sequence], deadline: float, priority: Priority) -> list[Outcome]:
-        outcomes, timings = await self.service.worker.submit(self.engine, rows, deadline=deadline, priority=priority)
+    async def run(self, rows: Seq[Sequence], deadline: float, priority: Priority, *, early_exit: bool) -> list[Outcome]:
+        outcomes, timings = await self.service.worker.submit(
+            self.engine, rows, deadline=deadline, priority=priority, early_exit=early_exit
+        )
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
 

@@ -20,7 +20,7 @@ from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import sha256
 from service.runtime.providers import Device, choose
-from service.serving.engine import Engine, make_model, make_task
+from service.serving.engine import Engine, assemble, make_model, make_task
 from service.types import Sequence
 
 INT8 = tuple(
@@ -51,7 +51,7 @@ def check_wish(precision: str, *, gated: bool) -> None:
 def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None, *, exact: bool = False) -> Engine:
     """What lies in ``folder`` as an engine, by a manifest that need not be published yet; on the CPU if not said."""
     model = make_model(folder, manifest, device or choose("cpu"), exact=exact)
-    return Engine(manifest, make_task(folder, manifest), model, 1024)
+    return assemble(manifest, make_task(folder, manifest), model, budget=1024)
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:

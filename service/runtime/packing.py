@@ -67,6 +67,5 @@ class Pack:
         return np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
 
     def split(self, values: Floats) -> list[Floats]:
-        """An array with one entry a token (tokens, ...), or one a row (rows, ...), cut into one piece a row."""
-        # A framed row has two tokens at least, so the two cases cannot be taken for each other.
-        return np.split(values, self.cumulative[1:-1]) if len(values) == self.tokens else list(values)
+        """An array with one entry a token (tokens, ...), cut into one piece a row: views, not copies."""
+        return np.split(values, self.cumulative[1:-1])

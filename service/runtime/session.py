@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from service.errors import DeviceError, InferenceFailed, OutOfMemory, RepositoryError
@@ -55,10 +56,17 @@ class Model:
         )
         return Hidden(self._call("layers", {"hidden": hidden.value} | span | plan), hidden.depth + layers)
 
-    def finish(self, hidden: Hidden, pack: Pack) -> list[Floats]:
-        starts = {"starts": pack.starts} if self._pooled else {}
-        logits = self._call("head", {"hidden": hidden.value} | starts)
-        return pack.split(logits.numpy() if self.device.kind == "cuda" else logits)
+    def finish(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
+        """Logits of ``rows``, or of all.  Any depth may be asked."""
+        if self._pooled:
+            starts = pack.starts if rows is None else pack.starts[list(rows)]
+            return list(_host(self._call("head", {"hidden": hidden.value, "starts": starts})))
+        logits = pack.split(_host(self._call("head", {"hidden": hidden.value})))
+        return logits if rows is None else [logits[index] for index in rows]
+
+    def states(self, hidden: Hidden, pack: Pack) -> list[Any]:
+        """Each row's part of the hidden state, (tokens of the row, hidden), in the host's memory."""
+        return pack.split(_host(hidden.value))
 
     def _call(self, part: str, feeds: dict[str, Any]) -> Any:
         session = self._sessions[part]
@@ -71,6 +79,10 @@ class Model:
             if "out of memory" in text.lower() or "Failed to allocate memory" in text:
                 raise OutOfMemory(f"{part}: {text}") from error
             raise InferenceFailed(f"{part}: {text}") from error
+
+
+def _host(value: Any) -> npt.NDArray[Any]:
+    return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
 
 
 def _on_device(session: ort.InferenceSession, feeds: dict[str, Any], device: Device) -> Any:

@@ -1,4 +1,7 @@
-"""What a step costs, learnt from the steps that ran: time = per_step + per_token x tokens."""
+"""What a step costs, learnt from the steps that ran: time = per_step + per_token x tokens.
+
+A token counts as one when it goes through all layers, and as a part of one in a step of some of them.
+"""
 
 import math
 
@@ -13,7 +16,7 @@ class CostModel:
         self._keep = 1.0 - 1.0 / memory
         self._weight = self._x = self._xx = self._y = self._xy = 0.0
 
-    def observe(self, tokens: int, seconds: float) -> None:
+    def observe(self, tokens: float, seconds: float) -> None:
         sums = (self._weight, self._x, self._xx, self._y, self._xy)
         news = (1.0, tokens, tokens * tokens, seconds, tokens * seconds)
         self._weight, self._x, self._xx, self._y, self._xy = (
@@ -36,11 +39,11 @@ class CostModel:
             return 0.0, self._xy / self._xx
         return per_step, per_token
 
-    def marginal(self, tokens: int) -> float:
+    def marginal(self, tokens: float) -> float:
         """Seconds that ``tokens`` add to a step that runs anyway."""
         return self.coefficients[1] * tokens
 
-    def seconds(self, tokens: int, budget: int) -> float:
+    def seconds(self, tokens: float, budget: float) -> float:
         """Predicted run time of ``tokens`` in steps of at most ``budget``."""
         per_step, per_token = self.coefficients
         return per_step * math.ceil(tokens / budget) + per_token * tokens

@@ -1,5 +1,6 @@
-"""One worker per device: asks the scheduler what runs next, runs it, hands the results back.
+"""One worker per device: asks the scheduler what runs next, runs some layers of it, hands the results back.
 
+What is not through after a step goes back to the scheduler with the work that is left, and may be overtaken there.
 This is where blocking work leaves the event loop: one hop a step, to one thread, which alone touches the device.
 Every future is answered exactly once, by a result, an error or its own cancellation.
 """
@@ -11,23 +12,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence as Seq
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Protocol
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from service.errors import (
     DeadlineExceeded,
     InferenceFailed,
-    OutOfMemory,
     QueueFull,
     ServiceError,
     TooLarge,
     Unavailable,
 )
 from service.metrics import Metrics
-from service.serving.admission import CostModel, retry_after
-from service.serving.scheduler import Job, Policy, Scheduler
+from service.serving.admission import retry_after
+from service.serving.isolation import Runner, run_apart
+from service.serving.scheduler import Job, Limits, Policy, Scheduler
+from service.serving.stepping import Progress
 from service.types import Floats, ModelRef, Priority, Sequence, Timings
 
 log = logging.getLogger(__name__)
@@ -35,24 +34,12 @@ Clock = Callable[[], float]
 Outcome = Floats | ServiceError
 
 
-class Runner(Protocol):
-    """What the worker needs of a model: its name, its budget in tokens, its cost, and how to run some sequences."""
-
-    @property
-    def ref(self) -> ModelRef: ...
-
-    budget: int
-    cost: CostModel
-
-    def run(self, rows: Seq[Sequence]) -> list[Floats]: ...
-
-
 @dataclass(slots=True)
 class _Ticket:
     runner: Runner
-    sequence: Sequence
+    progress: Progress
+    job: Job
     future: "asyncio.Future[Floats]"
-    submitted: float
     started: float = 0.0
     finished: float = 0.0
 
@@ -91,22 +78,33 @@ class Worker:
             self._fail_all(Unavailable("the service has stopped"))
             self.executor.shutdown(wait=True)
 
+    @property
+    def backlog(self) -> float:
+        """Seconds of the device that wait."""
+        return self._scheduler.cost
+
     async def submit(
-        self, runner: Runner, rows: Seq[Sequence], *, deadline: float, priority: Priority = Priority.INTERACTIVE
-    ) -> tuple[list[Outcome], Timings]:
+        self, runner: Runner, rows: Seq[Sequence], *, deadline: float, priority: Priority = Priority.INTERACTIVE,
+        early_exit: bool = True,
+    ) -> tuple[list[Outcome], Timings]:  # fmt: skip
         """Each row's logits, or the error that it alone failed with, and where the time went.
 
-        ``deadline`` is on the worker's clock.  QueueFull, TooLarge or DeadlineExceeded at once where the rows cannot
-        be served in time; DeadlineExceeded later where the deadline passes.  Cancelling the caller drops the work.
+        ``deadline`` is on the worker's clock; without ``early_exit`` all layers run.  QueueFull, TooLarge or
+        DeadlineExceeded at once where the rows cannot be served in time; DeadlineExceeded later where the deadline
+        passes.  Cancelling the caller drops the work.
         """
         now = self.clock()
         self._admit(runner, rows, now, deadline, priority)
         loop = asyncio.get_running_loop()
-        tickets = {next(self._keys): _Ticket(runner, row, loop.create_future(), now) for row in rows}
+        tickets: dict[int, _Ticket] = {}
+        for row in rows:
+            start, key = Progress(row, early_exit), next(self._keys)
+            job = Job(
+                key, runner.ref, len(row), _cost(runner, start), now, deadline, priority, runner.stepping.lane(start)
+            )
+            tickets[key] = _Ticket(runner, start, job, loop.create_future())
+            self._scheduler.add(job)
         self._tickets |= tickets
-        for key, ticket in tickets.items():
-            tokens = len(ticket.sequence)
-            self._scheduler.add(Job(key, runner.ref, tokens, runner.cost.marginal(tokens), now, deadline, priority))
         self._runners[runner.ref] = runner
         self._gauge()
         self._wake.set()
@@ -128,7 +126,7 @@ class Worker:
         if deadline <= now:
             raise _late()
         tokens, left = sum(len(row) for row in rows), deadline - now
-        own = runner.cost.seconds(tokens, runner.budget)
+        own = runner.cost.seconds(tokens, runner.budget * runner.stepping.share_of_a_step)
         running = max(0.0, self._busy_until - now)  # what is left of the step that runs
         refusal: ServiceError | None = None
         if tokens > self.max_queue_tokens:
@@ -143,7 +141,8 @@ class Worker:
                 "later X-Deadline-Ms"
             )
         else:  # asked last, for it walks through what waits
-            ahead = self._scheduler.ahead(runner.cost.marginal(tokens) / len(rows), now, priority) + running
+            each = runner.cost.marginal(tokens) / len(rows)
+            ahead = self._scheduler.ahead(each, now, priority) + running
             if ahead + own > left:
                 refusal = _busy("what waits before it would make it miss its deadline", ahead + own - left)
         if refusal:
@@ -180,36 +179,58 @@ class Worker:
                 self.metrics.dropped.labels("deadline").inc()
             # A version that nobody asks any more must not be kept in memory from here.
             self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
-            jobs = self._scheduler.next_step({ref: runner.budget for ref, runner in self._runners.items()})
+            limits = {ref: Limits(runner.budget, runner.padding) for ref, runner in self._runners.items()}
+            jobs = self._scheduler.next_step(limits)
             self._gauge()
             if jobs:
-                await self._step([self._tickets[job.key] for job in jobs], [job.key for job in jobs])
+                await self._step([self._tickets[job.key] for job in jobs])
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
-    async def _step(self, tickets: list[_Ticket], keys: list[int]) -> None:
-        runner, rows = tickets[0].runner, [ticket.sequence for ticket in tickets]
-        tokens = sum(len(row) for row in rows)
+    async def _step(self, tickets: list[_Ticket]) -> None:
+        runner, group = tickets[0].runner, [ticket.progress for ticket in tickets]
+        layers = runner.stepping.step(group, runner.budget)
+        passes = sum(map(len, group)) * layers / runner.stepping.layers  # of a token through the whole model
         began = self.clock()
-        self._busy_until = began + runner.cost.seconds(tokens, tokens)
+        self._busy_until = began + runner.cost.seconds(passes, passes)
         loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self.executor, run_apart, runner, rows)
+        outcomes = await loop.run_in_executor(self.executor, run_apart, runner, group, layers)
         ended = self._busy_until = self.clock()
-        self._observe(runner, rows, tokens, ended - began)
-        for key, ticket, outcome in zip(keys, tickets, outcomes, strict=True):
-            ticket.started, ticket.finished = began, ended
-            if isinstance(outcome, ServiceError):
-                self.metrics.failed.labels(runner.ref.name, runner.ref.version).inc()
-            self._resolve(key, outcome)
+        runner.cost.observe(passes, ended - began)
+        self._observe(runner, group, layers, ended - began)
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            ticket.started, ticket.finished = ticket.started or began, ended
+            self._settle(ticket, outcome)
 
-    def _observe(self, runner: Runner, rows: Seq[Sequence], tokens: int, seconds: float) -> None:
-        runner.cost.observe(tokens, seconds)
+    def _settle(self, ticket: _Ticket, outcome: Progress | ServiceError) -> None:
+        """Answer, or send on through the layers that are left."""
+        runner, key = ticket.runner, ticket.job.key
+        if isinstance(outcome, ServiceError):
+            self.metrics.failed.labels(runner.ref.name, runner.ref.version).inc()
+            self._resolve(key, outcome)
+        elif outcome.logits is not None:
+            self._left(runner, outcome)
+            self._resolve(key, outcome.logits)
+        elif key in self._tickets:  # else nobody waits for it any more
+            ticket.progress = outcome
+            ticket.job = replace(ticket.job, cost=_cost(runner, outcome), lane=runner.stepping.lane(outcome))
+            self._scheduler.put_back(ticket.job)
+
+    def _left(self, runner: Runner, progress: Progress) -> None:
         label = (runner.ref.name, str(runner.ref.version))
+        self.metrics.exit_depth.labels(*label).observe(progress.depth)
+        saved = len(progress) * (runner.stepping.layers - progress.depth)
+        self.metrics.layers.labels(*label, "saved").inc(saved)
+
+    def _observe(self, runner: Runner, group: Seq[Progress], layers: int, seconds: float) -> None:
+        label = (runner.ref.name, str(runner.ref.version))
+        tokens, longest = sum(map(len, group)), max(map(len, group))
         self.metrics.steps.labels(*label).inc()
-        self.metrics.step_sequences.labels(*label).observe(len(rows))
+        self.metrics.step_sequences.labels(*label).observe(len(group))
         self.metrics.step_tokens.labels(*label).observe(tokens)
-        self.metrics.padding_avoided.labels(*label).inc(len(rows) * max(map(len, rows)) - tokens)
+        self.metrics.layers.labels(*label, "run").inc(tokens * layers)
+        self.metrics.padding_avoided.labels(*label).inc(len(group) * longest - tokens)
         self.metrics.device_busy.inc(seconds)
         self.metrics.token_budget.labels(*label).set(runner.budget)  # out of memory halves it
         for name, value in zip(("per_step", "per_token"), runner.cost.coefficients, strict=True):
@@ -235,29 +256,9 @@ class Worker:
         self.metrics.queue_tokens.set(self._scheduler.tokens)
 
 
-def run_apart(runner: Runner, rows: Seq[Sequence]) -> list[Outcome]:
-    """Run ``rows`` together; where that fails, in halves, until what fails stands alone.  In the device's thread."""
-    try:
-        outcomes: list[Outcome] = [_finite(logits) for logits in runner.run(rows)]
-        return outcomes
-    except Exception as error:
-        if isinstance(error, OutOfMemory) and len(rows) > 1:
-            runner.budget = max(1, sum(len(row) for row in rows) // 2)
-            log.warning(
-                "%s: out of memory, the budget is now %d tokens; set token_budget lower", runner.ref, runner.budget
-            )
-        if len(rows) == 1:
-            log.error("%s failed on a sequence of %d tokens", runner.ref, len(rows[0]), exc_info=error)
-            return [InferenceFailed("the model failed on this text; the log says why")]
-        half = len(rows) // 2
-        return run_apart(runner, rows[:half]) + run_apart(runner, rows[half:])
-
-
-def _finite(logits: Floats) -> Outcome:
-    if np.isfinite(logits).all():
-        return logits
-    log.error("logits that are not finite; a half-precision overflow does this, float32 does not")
-    return InferenceFailed("the model gave no finite answer on this text")
+def _cost(runner: Runner, progress: Progress) -> float:
+    """Seconds of the device that are expected to lie before it."""
+    return runner.cost.marginal(len(progress) * runner.stepping.left(progress))
 
 
 def _outcomes(futures: Seq["asyncio.Future[Floats]"]) -> list[Outcome]:
@@ -274,7 +275,7 @@ def _outcomes(futures: Seq["asyncio.Future[Floats]"]) -> list[Outcome]:
 
 def _timings(tickets: list[_Ticket]) -> Timings:
     last = max(tickets, key=lambda ticket: ticket.finished)
-    return Timings(queue=max(0.0, last.started - last.submitted), run=last.finished - last.started)
+    return Timings(queue=max(0.0, last.started - last.job.arrived), run=last.finished - last.started)
 
 
 def _busy(why: str, seconds: float) -> QueueFull:

@@ -1,22 +1,23 @@
 """One loaded version of a model: encode, run on the device, decode."""
 
 import asyncio
-import time
+import math
 from collections.abc import Callable, Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import numpy as np
-
-from service.errors import DeviceError, OutOfMemory
+from service.errors import DeviceError
 from service.repository.manifest import Manifest
 from service.repository.store import check_files, read_manifest
 from service.runtime.providers import Device
 from service.runtime.session import Model
 from service.serving.admission import CostModel
+from service.serving.stepping import Progress, Stepping, advance
+from service.serving.warmup import measure_budget, measure_layers
 from service.tasks.classification import Classification
+from service.tasks.exits import ExitPolicy
 from service.tasks.question_answering import QuestionAnswering
 from service.tasks.text import Tokenizer
 from service.types import Floats, ModelRef, Sequence
@@ -24,17 +25,23 @@ from service.types import Floats, ModelRef, Sequence
 P = ParamSpec("P")
 T = TypeVar("T")
 Task = Classification | QuestionAnswering
+PADDED = 0.15  # more work than this in padded attention, and a row waits for a step of its like
 LONG_TEXT = 4_000  # code points; tokenizing more takes longer than a hop to a thread, and would hold up the loop
 
 
 @dataclass(slots=True)
 class Engine:
-    """A model that answers, with its facts.  ``budget`` is in tokens a step; ``run`` belongs to the device's thread."""
+    """A model that answers, with its facts.  ``budget`` is in tokens a step.
+
+    ``run``, ``step`` and ``walk`` belong to the device's thread.
+    """
 
     manifest: Manifest
     task: Task
     model: Model
     budget: int
+    stepping: Stepping
+    padding: float = math.inf  # see scheduler.Limits
     cost: CostModel = field(default_factory=CostModel)
     # One thread, so that a long document is tokenized beside the loop and never two copies of the vocabulary are held.
     tokenizing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="text"))
@@ -43,8 +50,32 @@ class Engine:
     def ref(self) -> ModelRef:
         return ModelRef(self.manifest.name, self.manifest.version)
 
-    def run(self, rows: Seq[Sequence]) -> list[Floats]:
-        return self.model.run(rows)
+    @property
+    def max_length(self) -> int:
+        return self.manifest.max_length
+
+    def run(self, rows: Seq[Sequence], *, early_exit: bool = False) -> list[Floats]:
+        """Logits of each row, through all layers or as far as the policy asks."""
+        if not (early_exit and self.stepping.exits):
+            return self.model.run(rows)
+        done: dict[int, Floats] = {}
+        waiting = dict(enumerate(map(Progress, rows)))
+        while waiting:
+            moved = self.step(list(waiting.values()), self.stepping.end(list(waiting.values())))
+            at = dict(zip(waiting, moved, strict=True))
+            done |= {index: one.logits for index, one in at.items() if one.logits is not None}
+            waiting = {index: one for index, one in at.items() if one.logits is None}
+        return [done[index] for index in range(len(rows))]
+
+    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
+        return advance(self.model, self.stepping, group, layers)
+
+    def walk(self, rows: Seq[Sequence], layers: int) -> int:
+        stepping, group, steps = self.stepping.patient(), [Progress(row) for row in rows], 0
+        while group[0].logits is None:
+            ahead = min(layers, stepping.end(group))
+            group, steps = advance(self.model, stepping, group, ahead), steps + 1
+        return steps
 
     async def text_work(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` on ``size`` code points: here where that is quick, beside the loop where it is not."""
@@ -57,17 +88,41 @@ class Engine:
         self.tokenizing.shutdown(wait=False, cancel_futures=True)
 
 
-def load(folder: Path, device: Device, *, budget: int = 0) -> Engine:
+def load(folder: Path, device: Device, *, budget: int = 0, layers_per_step: int = 0, early_exit: bool = True) -> Engine:
     """Read, check, load and warm up the version in ``folder``.  Blocks; RepositoryError says what is wrong with it.
 
-    ``budget`` in tokens a step; 0 measures it.
+    ``budget`` in tokens a step, ``layers_per_step``: 0 measures them.  Without ``early_exit`` the manifest's is unused.
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    engine = Engine(manifest, make_task(folder, manifest), make_model(folder, manifest, device), budget or 1)
-    measured = warm_up(engine, device)
+    task, model = make_task(folder, manifest), make_model(folder, manifest, device)
+    engine = assemble(manifest, task, model, early_exit=early_exit)
+    engine.padding = attention_padding(manifest) if device.kind == "cpu" else math.inf
+    measured = measure_budget(engine, device)
     engine.budget = budget or measured
+    layers = layers_per_step or measure_layers(engine, engine.budget)
+    engine.stepping = replace(engine.stepping, layers_per_step=min(layers, manifest.layers))
     return engine
+
+
+def assemble(manifest: Manifest, task: Task, model: Model, *, budget: int = 1, early_exit: bool = True) -> Engine:
+    """An engine that is not warm and steps through all layers at once."""
+    exits = manifest.exits if early_exit else None
+    stepping = Stepping(
+        manifest.layers,
+        mixes=manifest.architecture.get("num_hidden_groups") == 1,
+        exits=ExitPolicy(exits.kind, exits.threshold, exits.first, exits.window) if exits else None,
+        mean_depth=exits.mean_depth if exits else 0.0,
+        temperature=manifest.temperature,
+    )
+    return Engine(manifest, task, model, budget, stepping)
+
+
+def attention_padding(manifest: Manifest) -> float:
+    """The squares of padding a token that cost attention as much as PADDED of the token's matrix products."""
+    hidden, between = (manifest.architecture.get(name, math.inf) for name in ("hidden_size", "intermediate_size"))
+    # A token's products take 8 h^2 + 4 h f operations, a square of attention 4 h.
+    return PADDED * (2 * float(hidden) + float(between))
 
 
 def make_task(folder: Path, manifest: Manifest) -> Task:
@@ -93,55 +148,3 @@ def make_model(folder: Path, manifest: Manifest, device: Device, *, exact: bool 
     if exact and graphs.float32_layers:
         files["layers"] = folder / graphs.float32_layers
     return Model(files, device, layers=manifest.layers, pooled=manifest.task == "text-classification")
-
-
-def warm_up(engine: Engine, device: Device, clock: Callable[[], float] = time.perf_counter) -> int:
-    """Time steps of growing size, teach the cost model, and return the smallest budget that is about as fast as any.
-
-    Each size runs once unmeasured: the first run of a shape pays for memory and for choosing kernels.
-    """
-    largest = 512 if device.kind == "cpu" else 32_768
-    rates: dict[int, float] = {}
-    tokens = 16
-    while tokens <= largest and not _flat(rates):
-        rows = _rows(tokens, engine.manifest.max_length)
-        ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
-        try:
-            rates[ran] = ran / min(_time(engine, rows, ran, clock))
-        except OutOfMemory:
-            if not rates:
-                raise
-            break  # what fits is known now
-        tokens *= 2
-    return choose_budget(rates)
-
-
-def _time(engine: Engine, rows: Seq[Sequence], tokens: int, clock: Callable[[], float]) -> list[float]:
-    """Seconds of two runs, after one that is not measured; the cost model learns from both."""
-    engine.run(rows)
-    seconds = []
-    for _ in range(2):
-        began = clock()
-        engine.run(rows)
-        seconds.append(clock() - began)
-        engine.cost.observe(tokens, seconds[-1])
-    return seconds
-
-
-def choose_budget(rates: dict[int, float], share: float = 0.95) -> int:
-    """The smallest size whose rate (tokens per second) reaches ``share`` of the best."""
-    best = max(rates.values())
-    return min(size for size, rate in rates.items() if rate >= share * best)
-
-
-def _flat(rates: dict[int, float]) -> bool:
-    """Two doublings in a row gained under two per cent: larger steps will not either."""
-    values = list(rates.values())
-    return len(values) >= 3 and max(values[-2:]) < 1.02 * max(values[:-2])
-
-
-def _rows(tokens: int, max_length: int) -> list[Sequence]:
-    """``tokens`` in rows of at most 64, as short texts are; any id will do."""
-    length = min(64, tokens, max_length)
-    ids = np.ones(length, dtype=np.int32)
-    return [Sequence(ids, np.zeros_like(ids), length)] * (tokens // length)

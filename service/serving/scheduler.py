@@ -1,6 +1,7 @@
 """Which sequences run next: pure policy, with no clock and no thread of its own.
 
-Least remaining work first, with ageing.  A sequence's rank is
+Least remaining work first, with ageing.  A step may end between layers; what is not through comes back with the cost
+that is left, and what is short and came meanwhile goes first.  A sequence's rank is
 
     rank = cost + ageing * arrived + (bulk: ageing * bulk_delay)
 
@@ -46,12 +47,25 @@ class Job:
     arrived: float
     deadline: float
     priority: Priority = Priority.INTERACTIVE
+    lane: int = 0  # of its model; only jobs of one lane share a step
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a step of a model may hold: ``tokens``, and padding in attention, the one place where there is any.
+
+    Attention pads every row to the longest of its step.  ``padding``: so many squares of a token, for each token of
+    the step, may be computed for nothing.
+    """
+
+    tokens: int
+    padding: float = math.inf
 
 
 @dataclass(slots=True)
 class Scheduler:
     """Holds what waits for one device, over all its models.  Every job that is added leaves once: by ``next_step``,
-    ``expire`` or ``remove``.
+    ``expire`` or ``remove``.  One that left by a step may be put back.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -65,10 +79,14 @@ class Scheduler:
         return len(self._jobs)
 
     def add(self, job: Job) -> None:
+        heapq.heappush(self._deadlines, (job.deadline, job.key))
+        self.put_back(job)
+
+    def put_back(self, job: Job) -> None:
+        """A job that was here before and is not through: its deadline is known."""
         ranked = _Ranked((self.policy.rank(job.cost, job.arrived, job.priority), job.key), job)
         self._jobs[job.key] = ranked
         bisect.insort(self._queues.setdefault(job.model, []), ranked, key=attrgetter("rank"))
-        heapq.heappush(self._deadlines, (job.deadline, job.key))
         self.tokens += job.tokens
         self.cost += job.cost
 
@@ -95,12 +113,12 @@ class Scheduler:
                 self.remove(key)
         return late
 
-    def next_step(self, budgets: dict[ModelRef, int]) -> list[Job]:
-        """Take out and return the next step: jobs of one model, within its budget in tokens (one job may exceed it)."""
+    def next_step(self, limits: dict[ModelRef, Limits]) -> list[Job]:
+        """The next step, taken out: jobs of one model and lane, within its limits (one alone may exceed them)."""
         if not self._queues:
             return []
         queue = min(self._queues.values(), key=lambda queue: queue[0].rank)
-        chosen = list(_fill(queue, budgets[queue[0].job.model]))
+        chosen = list(_fill(queue, limits[queue[0].job.model]))
         for job in chosen:
             self.remove(job.key)
         return chosen
@@ -121,15 +139,19 @@ class _Ranked:
     job: Job
 
 
-def _fill(queue: list[_Ranked], budget: int) -> Iterator[Job]:
-    passed_over = 0
-    for position, ranked in enumerate(queue):
-        if position and ranked.job.tokens > budget:
+def _fill(queue: list[_Ranked], limits: Limits) -> Iterator[Job]:
+    lane, rows, tokens, squares, longest, passed_over = queue[0].job.lane, 0, 0, 0, 0, 0
+    for job in (ranked.job for ranked in queue):
+        length = job.tokens
+        total, widest = tokens + length, max(longest, length)
+        padding = (rows + 1) * widest**2 - (squares + length**2)
+        fits = job.lane == lane and total <= limits.tokens and padding <= limits.padding * total
+        if rows and not fits:
             passed_over += 1
             if passed_over > LOOK_AHEAD:
                 return
             continue
-        yield ranked.job
-        budget -= ranked.job.tokens
-        if budget <= 0:
+        yield job
+        rows, tokens, squares, longest = rows + 1, total, squares + length**2, widest
+        if tokens >= limits.tokens:
             return

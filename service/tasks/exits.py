@@ -32,19 +32,28 @@ class ExitPolicy:
     first: int = 1
     window: int = 1
 
-    def leaves(self, opinions: Seq[Opinion]) -> bool:
-        """May a sequence leave now?  ``opinions`` are those of depths 1 to now."""
-        depth = len(opinions)
-        if depth < self.first or depth < self.window:
+    def leaves(self, heard: Seq[Opinion], depth: int) -> bool:
+        """May a sequence leave at ``depth``?  ``heard`` are the opinions up to there, the last ``window`` or more."""
+        if depth < self.first or len(heard) < self.window:
             return False
-        recent = opinions[depth - self.window :]
+        recent = heard[-self.window :]
         agreed = all(one.choice == recent[-1].choice for one in recent)
         return agreed and all(one.confidence >= self.threshold for one in recent)
 
     def depth(self, opinions: Seq[Opinion]) -> int:
         """The depth at which a sequence leaves, given those of all depths; the last one where it never may."""
-        leaving = (depth for depth in range(1, len(opinions)) if self.leaves(opinions[:depth]))
+        leaving = (depth for depth in range(1, len(opinions)) if self.leaves(opinions[:depth], depth))
         return next(leaving, len(opinions))
+
+
+def opinions(logits: Seq[Floats], temperature: float = 1.0) -> list[Opinion]:
+    """Of each row's logits; those of a classifier all at once."""
+    if logits[0].ndim != 1:
+        return [opinion(one, temperature) for one in logits]
+    scaled = np.stack(logits).astype(np.float64) / temperature
+    confidence = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
+    choices = scaled.argmax(axis=1).tolist()
+    return [Opinion((choice,), sure) for choice, sure in zip(choices, confidence.tolist(), strict=True)]
 
 
 def opinion(logits: Floats, temperature: float = 1.0) -> Opinion:

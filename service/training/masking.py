@@ -1,4 +1,4 @@
-"""Pairs of segments to a batch of both tasks: half of the pairs swapped, and some of the words masked."""
+"""Pairs of segments to a batch of both tasks: half of them swapped, and some of the words masked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +48,15 @@ class MaskedBatch(Batch):
 def masked_batch(
     pairs: Sequence[tuple[Ints, Ints]], special: Special, masked: float, draw: np.random.Generator
 ) -> MaskedBatch:
-    """Half of the pairs swapped (the sentence-order task of Lan et al. 2019), then masked."""
-    swapped = draw.random(len(pairs)) < 0.5
+    """Half of the pairs swapped (the sentence-order task of Lan et al. 2019), then masked.
+
+    Without masks each pair stands in the batch both ways, so that nothing but the order tells the two apart.
+    """
+    if masked:
+        swapped = draw.random(len(pairs)) < 0.5
+    else:
+        pairs = [pair for pair in pairs for _ in range(2)]
+        swapped = np.arange(len(pairs)) % 2 == 1
     longest = max(len(a) + len(b) for a, b in pairs) + 3
     ids, types, mask = (np.zeros((len(pairs), longest), dtype=np.int64) for _ in range(3))
     words = np.zeros((len(pairs), longest), dtype=bool)

@@ -58,13 +58,16 @@ class Local:
     def classify(self, rows: Seq[Labelled]) -> list[Scored]:
         """Long texts are read in windows, as ``long_text="windows"`` does."""
         task = classification(self.engine)
-        done = [task.decode(item, logits) for item, logits in run_each(self.engine, encode_texts(task, rows))]
+        done = [
+            task.decode(item, logits)
+            for item, logits in run_each(self.engine, encode_texts(task, rows), early_exit=True)
+        ]
         return [Scored(one.labels, one.tokens) for one in done]
 
     def answer(self, questions: Seq[Question], *, no_answer: bool) -> list[Reply]:
         task = reader(self.engine)
         replies = []
-        for item, logits in run_each(self.engine, encode_questions(task, questions)):
+        for item, logits in run_each(self.engine, encode_questions(task, questions), early_exit=True):
             done = task.decode(item, logits, no_answer=no_answer)
             replies.append(Reply(done.answers[0].text if done.answers else "", done.tokens))
         return replies
@@ -164,18 +167,19 @@ def take(values: Iterator[T], count: int) -> list[T]:
     return list(itertools.islice(values, count))
 
 
-def run_each(engine: Engine, encoded: Seq[Encoded]) -> list[tuple[Encoded, list[Floats]]]:
+def run_each(engine: Engine, encoded: Seq[Encoded], *, early_exit: bool = False) -> list[tuple[Encoded, list[Floats]]]:
     """Each text or question with the logits of its sequences."""
-    logits = iter(run_all(engine, [row for item in encoded for row in item.sequences]))
+    logits = iter(run_all(engine, [row for item in encoded for row in item.sequences], early_exit=early_exit))
     return [(item, take(logits, len(item.sequences))) for item in encoded]
 
 
-def run_all(engine: Engine, rows: Seq[Sequence]) -> list[Floats]:
+def run_all(engine: Engine, rows: Seq[Sequence], *, early_exit: bool = False) -> list[Floats]:
     """All rows, in steps of like length: the results do not depend on it, the time does."""
     results: dict[int, Floats] = {}
     with tqdm(total=len(rows), desc="evaluating", unit=" rows", leave=False) as bar:
         for step in steps(rows, max(engine.budget, 128)):
-            results |= dict(zip(step, engine.run([rows[index] for index in step]), strict=True))
+            logits = engine.run([rows[index] for index in step], early_exit=early_exit)
+            results |= dict(zip(step, logits, strict=True))
             bar.update(len(step))
     return [results[index] for index in range(len(rows))]
 

@@ -164,7 +164,7 @@ class PairStream:
     def _batches(self, epoch: int) -> Iterator[MaskedBatch]:
         draw = np.random.default_rng((self.seed, epoch))
         pairs = self.corpus.segments(self.length - 3, draw)
-        for group in _filled(pairs, self.tokens):
+        for group in _filled(pairs, self.tokens if self.masked else self.tokens // 2):
             yield masked_batch(group, self.special, self.masked, draw)
 
 

@@ -87,12 +87,3 @@ def test_values_of_tokens_are_split_into_one_piece_a_row(lengths: list[int]) -> 
     assert len(pieces) == len(rows)
     for row, piece in zip(rows, pieces, strict=True):
         assert piece.tolist() == [[number, -number] for number in row.ids.tolist()]
-
-
-@many
-@given(lengths=all_lengths, labels=st.integers(1, 4))
-def test_values_of_rows_are_split_into_one_entry_a_row(lengths: list[int], labels: int) -> None:
-    values = np.arange(len(lengths) * labels, dtype=np.float32).reshape(len(lengths), labels)
-    pieces = Pack.of(rows_of(lengths)).split(values)
-
-    assert [piece.tolist() for piece in pieces] == values.tolist()

@@ -10,6 +10,7 @@ import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence as Seq
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from service.errors import (
 from service.metrics import Metrics
 from service.serving.admission import CostModel
 from service.serving.device import Outcome, Worker
+from service.serving.stepping import Progress, Stepping
+from service.tasks.exits import ExitPolicy
 from service.types import Floats, ModelRef, Priority, Sequence, Timings
 from tests.fakes import FakeRunner, ManualClock, row, until
 
@@ -377,7 +380,7 @@ async def test_a_worker_that_cannot_run_steps_answers_everyone_and_recovers() ->
 
 async def test_a_worker_that_fails_after_a_step_answers_those_who_ran_and_those_who_wait() -> None:
     class Forgetful(CostModel):
-        def observe(self, tokens: int, seconds: float) -> None:
+        def observe(self, tokens: float, seconds: float) -> None:
             raise ZeroDivisionError
 
     async with working() as worker:
@@ -546,3 +549,126 @@ async def test_a_failed_sequence_leaves_its_cause_in_the_log(worker: Worker, cap
     (record,) = caplog.records
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "bad row"
+
+
+class Known(CostModel):
+    """Knows the cost of a token from the beginning, whatever the clock of a test says."""
+
+    @property
+    def coefficients(self) -> tuple[float, float]:
+        return 0.0, SECONDS
+
+
+def steps_of(layers: int, layers_per_step: int = 1, exits: ExitPolicy | None = None) -> Stepping:
+    return Stepping(layers, layers_per_step=layers_per_step, exits=exits, mean_depth=layers / 2)
+
+
+async def test_a_short_text_passes_a_long_one_between_its_layers(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=8, stepping=steps_of(4))
+    async with held(worker, runner, first=1, tokens=64) as long:
+        short = submit(worker, runner, [2], tokens=2)
+        await waiting(worker, 1)
+    assert await answers(short) == [2]
+    assert await answers(long) == [1]
+    # The long one ran a layer, the short one passed it with all its layers in one step, and the long one went on.
+    assert runner.steps == [[1], [2], [1], [1], [1]]
+
+
+async def test_those_of_different_depths_share_a_step(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=64, stepping=steps_of(3))
+    async with held(worker, runner, first=1, tokens=33) as early:
+        late = submit(worker, runner, [2], tokens=31)
+        await waiting(worker, 1)
+    assert await answers(early) == [1]
+    assert await answers(late) == [2]
+    assert runner.steps == [[1], [1, 2], [1, 2], [2]]
+
+
+async def test_layers_that_differ_are_not_shared(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=32, stepping=replace(steps_of(2), mixes=False))
+    async with held(worker, runner, first=1, tokens=32) as early:
+        late = submit(worker, runner, [2], tokens=32)
+        await waiting(worker, 1)
+    assert [await answers(early), await answers(late)] == [[1], [2]]
+    assert sorted(map(tuple, runner.steps)) == [(1,), (1,), (2,), (2,)]
+
+
+async def test_one_whose_caller_leaves_between_layers_runs_no_further(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=8, stepping=steps_of(4))
+    async with held(worker, runner, first=1, tokens=64) as gone:
+        gone.cancel()
+        await asyncio.wait([gone])
+        other = submit(worker, runner, [2], tokens=8)
+        await waiting(worker, 1)
+    assert await answers(other) == [2]
+    assert runner.steps == [[1], *[[2]] * 4]
+    assert value(worker, "queue_tokens") == 0
+    assert value(worker, "dropped_sequences_total", reason="cancelled") == 1
+
+
+async def test_a_deadline_that_passes_between_layers_drops_the_rest() -> None:
+    clock = ManualClock()
+    async with working(clock=clock) as worker:
+        runner = FakeRunner(budget=8, stepping=steps_of(4))
+
+        def take_a_second(rows: Seq[Sequence]) -> None:
+            clock.advance(1.0)
+
+        runner.fails = take_a_second
+        with pytest.raises(DeadlineExceeded):
+            await submit(worker, runner, [1], tokens=64, deadline=clock() + 2.5)
+        assert runner.steps == [[1]] * 3
+        assert value(worker, "dropped_sequences_total", reason="deadline") == 1
+
+
+async def test_one_that_fails_between_layers_fails_alone(worker: Worker) -> None:
+    runner = FakeRunner(budget=64, stepping=steps_of(3))
+    async with held(worker, runner, tokens=60):
+        rest = submit(worker, runner, [2, 3, 4], tokens=16)
+        await waiting(worker, 3)
+        runner.fails = lambda rows: RuntimeError("no") if len(runner.steps) > 3 and failing(3)(rows) else None
+    assert await answers(rest) == [2, "inference_failed", 4]
+
+
+class Leaving(FakeRunner):
+    """Rows leave after as many layers as their first id says; those who asked for all layers, after all."""
+
+    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
+        moved = FakeRunner.step(self, group, layers)
+        return [
+            replace(one, logits=np.array([one.sequence.ids[0]], dtype=np.float32))
+            if one.early_exit and one.depth >= one.sequence.ids[0]
+            else one
+            for one in moved
+        ]
+
+
+async def test_whoever_is_settled_leaves_and_its_place_is_taken(worker: Worker) -> None:
+    runner = Leaving(budget=32, stepping=steps_of(4, exits=ExitPolicy("confidence", 0.9)))
+    async with held(worker, runner, first=3, tokens=16) as third:
+        waits = [submit(worker, runner, [first], tokens=16) for first in (1, 2)]
+        await waiting(worker, 2)
+    assert [await answers(one) for one in (third, *waits)] == [[3], [1], [2]]
+    assert runner.steps == [[3], [3, 1], [3, 2], [2]]
+    assert value(worker, "layers_total", model="fake", version="1", fate="run") == 16 * 6
+    assert value(worker, "layers_total", model="fake", version="1", fate="saved") == 16 * 6
+    assert value(worker, "exit_depth_sum", model="fake", version="1") == 6
+
+
+async def test_a_caller_may_ask_for_full_depth(worker: Worker) -> None:
+    runner = Leaving(stepping=steps_of(4, exits=ExitPolicy("confidence", 0.9)))
+    outcomes, _ = await worker.submit(runner, [row(5, 1)], deadline=FAR, early_exit=False)
+    assert read(outcomes) == [1]
+    assert value(worker, "layers_total", model="fake", version="1", fate="saved") == 0
+
+
+async def test_admission_expects_less_of_those_who_leave_early(worker: Worker) -> None:
+    """Half of the layers on average: what waits counts half."""
+    early = FakeRunner(cost=Known(), stepping=steps_of(4, exits=ExitPolicy("confidence", 0.9)))
+    full = FakeRunner(ModelRef("full", 1), cost=Known(), stepping=steps_of(4))
+    for runner, seconds in ((early, 4), (full, 8)):
+        async with held(worker, runner, tokens=1):
+            waits = submit(worker, runner, [2], tokens=64)
+            await waiting(worker, 1)
+            assert worker.backlog == pytest.approx(seconds)
+        await answers(waits)

@@ -3,12 +3,13 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.serving.scheduler import Job, Policy, Scheduler
+from service.serving.scheduler import Job, Limits, Policy, Scheduler
 from service.types import ModelRef, Priority
 from tests.fakes import ManualClock
 
@@ -38,7 +39,7 @@ def filled(jobs: Iterable[Job], policy: Policy | None = None) -> Scheduler:
 def order(scheduler: Scheduler, budget: int = 1) -> list[int]:
     """The keys as they leave; with the smallest budget one by one."""
     left = []
-    while step := scheduler.next_step(dict.fromkeys(MODELS, budget)):
+    while step := scheduler.next_step(dict.fromkeys(MODELS, Limits(budget))):
         left += [one.key for one in step]
     return left
 
@@ -88,7 +89,7 @@ class Life(RuleBasedStateMachine):
         self.expire()
         limits = dict(zip(MODELS, budgets, strict=True))
         before = list(self.waiting.values())
-        chosen = self.scheduler.next_step(limits)
+        chosen = self.scheduler.next_step({model: Limits(tokens) for model, tokens in limits.items()})
         assert bool(chosen) == bool(before)
         if not chosen:
             return
@@ -102,7 +103,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule()
     def drain(self) -> None:
-        while step := self.scheduler.next_step(dict.fromkeys(MODELS, 100)):
+        while step := self.scheduler.next_step(dict.fromkeys(MODELS, Limits(100))):
             self.leave(step)
         assert not self.waiting
 
@@ -160,7 +161,50 @@ def test_a_long_one_that_waited_goes_before_short_ones_that_just_came() -> None:
 def test_a_step_passes_over_what_does_not_fit_and_fills_up_with_what_does() -> None:
     sizes = [60, 50, 30, 20, 10]
     scheduler = filled(job(key, tokens=tokens, arrived=float(key)) for key, tokens in enumerate(sizes))
-    assert [one.key for one in scheduler.next_step({A: 100})] == [0, 2, 4]
+    assert [one.key for one in scheduler.next_step({A: Limits(100)})] == [0, 2, 4]
+
+
+def test_only_one_lane_of_a_model_is_in_a_step() -> None:
+    lanes = [3, 0, 3, 0, 5]
+    scheduler = filled(job(key, lane=lane, arrived=float(key)) for key, lane in enumerate(lanes))
+    steps = [scheduler.next_step({A: Limits(100)}) for _ in range(3)]
+    assert [[one.key for one in step] for step in steps] == [[0, 2], [1, 3], [4]]
+
+
+def test_a_short_one_does_not_join_a_step_that_would_pad_it_to_much_more() -> None:
+    scheduler = filled(job(key, tokens=tokens, arrived=float(key)) for key, tokens in enumerate([100, 4, 90, 5]))
+    assert [one.key for one in scheduler.next_step({A: Limits(1000, padding=20.0)})] == [0, 2]
+    assert [one.key for one in scheduler.next_step({A: Limits(1000, padding=20.0)})] == [1, 3]
+
+
+@MANY
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.floats(0, 50))
+def test_no_step_pads_more_than_it_may(sizes: list[int], padding: float) -> None:
+    scheduler = filled(job(key, tokens=tokens) for key, tokens in enumerate(sizes))
+    ran = 0
+    while step := scheduler.next_step({A: Limits(200, padding)}):
+        lengths = [one.tokens for one in step]
+        ran += len(step)
+        assert len(step) * max(lengths) ** 2 - sum(n * n for n in lengths) <= padding * sum(lengths) + 1e-9
+    assert ran == len(sizes)
+
+
+def test_one_that_comes_back_with_less_left_goes_before_others_of_its_size_and_after_shorter_ones() -> None:
+    scheduler = filled([job(0, cost=1.0), job(1, cost=1.0)])
+    (first,) = scheduler.next_step({A: Limits(1)})
+    scheduler.put_back(replace(first, cost=0.5))
+    scheduler.add(job(2, cost=0.1))
+    assert len(scheduler) == 3
+    assert scheduler.cost == pytest.approx(1.6)
+    assert order(scheduler) == [2, 0, 1]
+
+
+def test_one_that_came_back_is_still_late_when_its_time_has_come() -> None:
+    scheduler = filled([job(0, deadline=105.0)])
+    (first,) = scheduler.next_step({A: Limits(1)})
+    scheduler.put_back(first)
+    assert scheduler.expire(104.0) == []
+    assert scheduler.expire(105.0) == [first]
 
 
 @MANY
@@ -168,7 +212,7 @@ def test_a_step_passes_over_what_does_not_fit_and_fills_up_with_what_does() -> N
 def test_no_step_exceeds_its_budget_by_a_token_or_leaves_room_for_one_that_waits(sizes: list[int], budget: int) -> None:
     scheduler = filled(job(key, tokens=tokens, arrived=float(key)) for key, tokens in enumerate(sizes))
     waiting = dict(enumerate(sizes))
-    while step := scheduler.next_step({A: budget}):
+    while step := scheduler.next_step({A: Limits(budget)}):
         used = sum(waiting.pop(one.key) for one in step)
         assert used <= budget or len(step) == 1
         assert all(used + tokens > budget for tokens in waiting.values())
@@ -177,7 +221,7 @@ def test_no_step_exceeds_its_budget_by_a_token_or_leaves_room_for_one_that_waits
 
 def test_one_that_exceeds_the_budget_runs_alone() -> None:
     scheduler = filled([job(0, tokens=500), job(1, tokens=1)])
-    assert [one.key for one in scheduler.next_step({A: 100})] == [0]
+    assert [one.key for one in scheduler.next_step({A: Limits(100)})] == [0]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
@@ -204,7 +248,7 @@ def test_nothing_starves_under_an_endless_stream_of_short_ones(
             due = next(arrivals)
         if limit is None and clock() > bound:
             limit = clock() + scheduler.ahead(cost, 0.0, priority) + longest_step
-        step = scheduler.next_step({A: budget, B: budget})
+        step = scheduler.next_step({A: Limits(budget), B: Limits(budget)})
         if long in step:
             assert limit is None or clock() <= limit + 1e-6
             return
@@ -248,7 +292,7 @@ def test_models_of_equal_traffic_get_equal_shares(fits: int) -> None:
     """Never further apart than a step."""
     scheduler = filled(job(key, arrived=float(key), model=(A, B)[key % 2]) for key in range(200))
     ran: Counter[ModelRef] = Counter({A: 0, B: 0})
-    while step := scheduler.next_step({A: fits * 10, B: fits * 10}):
+    while step := scheduler.next_step({A: Limits(fits * 10), B: Limits(fits * 10)}):
         ran[step[0].model] += len(step)
         assert abs(ran[A] - ran[B]) <= fits
     assert ran == {A: 100, B: 100}

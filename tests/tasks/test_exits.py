@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from service.tasks.exits import ExitPolicy, Opinion, opinion
+from service.tasks.exits import ExitPolicy, Opinion, opinion, opinions
 
-opinions = st.lists(
+histories = st.lists(
     st.builds(Opinion, st.tuples(st.integers(0, 2)), st.floats(0, 1)), min_size=1, max_size=12
 )  # fmt: skip
 policies = st.builds(
@@ -28,18 +28,18 @@ def test_it_leaves_at_the_first_depth_that_is_sure() -> None:
     assert ExitPolicy("confidence", 1.0).depth(history) == 4
 
 
-@given(policies, opinions)
+@given(policies, histories)
 def test_the_depth_is_one_of_those_there_are_and_leaving_says_the_same(
     policy: ExitPolicy, history: list[Opinion]
 ) -> None:
     depth = policy.depth(history)
 
     assert 1 <= depth <= len(history)
-    assert depth == len(history) or policy.leaves(history[:depth])
-    assert not any(policy.leaves(history[:before]) for before in range(1, depth))
+    assert depth == len(history) or policy.leaves(history[:depth], depth)
+    assert not any(policy.leaves(history[:before], before) for before in range(1, depth))
 
 
-@given(opinions, st.floats(0, 1), st.floats(0, 1))
+@given(histories, st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_leaves_earlier(history: list[Opinion], one: float, other: float) -> None:
     low, high = sorted((one, other))
 
@@ -54,6 +54,17 @@ def test_an_opinion_is_the_largest_probability() -> None:
     assert found.confidence == pytest.approx(0.7, rel=1e-5)
     assert opinion(logits, temperature=2.0).confidence < 0.7
     assert opinion(np.array([500.0, -500.0], dtype=np.float32)).confidence == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", [(3,), (9, 2)])
+def test_opinions_together_are_those_one_by_one(shape: tuple[int, ...]) -> None:
+    rows = list(np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32) * 3)
+
+    together = opinions(rows, 1.7)
+    for one, row in zip(together, rows, strict=True):
+        alone = opinion(row, 1.7)
+        assert one.choice == alone.choice
+        assert one.confidence == pytest.approx(alone.confidence)
 
 
 def test_a_readers_opinion_is_the_product_of_its_two_choices() -> None:

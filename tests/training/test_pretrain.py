@@ -130,6 +130,18 @@ def test_a_batch_says_what_was_masked_and_which_pairs_are_swapped() -> None:
     assert 0.3 < swapped / len(pairs) < 0.7
 
 
+def test_without_masks_each_pair_stands_both_ways() -> None:
+    pairs = list(corpus([[8] * 200]).segments(61, np.random.default_rng(0)))
+    batch = masked_batch(pairs, SPECIAL, 0.0, np.random.default_rng(1))
+
+    assert batch.target.tolist() == [0, 1] * len(pairs)
+    for row, (first, second) in enumerate(pairs):
+        length = len(first) + len(second) + 3
+        for turned, parts in enumerate(((first, second), (second, first))):
+            assert batch.ids[2 * row + turned][:length].tolist() == [2, *parts[0], 3, *parts[1], 3]
+    assert (batch.wanted == NO_TARGET).all()
+
+
 def test_both_tasks_are_learnt_and_the_loss_is_their_sum() -> None:
     torch.manual_seed(0)
     settings = {"vocab_size": 40} | TINY

@@ -1,0 +1,151 @@
+"""Through the layers in any steps, in any company: the same logits; and out as soon as the answer is settled."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from service.runtime.providers import choose
+from service.serving.engine import Engine, load
+from service.serving.stepping import Progress, Stepping, advance
+from service.tasks.exits import ExitPolicy, Opinion, opinion
+from service.types import Floats, Sequence
+from tests.fakes import row
+
+NEAR = 1e-5
+policies = st.builds(
+    ExitPolicy, st.sampled_from(["confidence", "window"]), st.floats(0, 1.1), st.integers(1, 7), st.integers(1, 3)
+)
+
+
+@pytest.fixture(scope="module", params=["sentiment", "qa"])
+def engine(request: pytest.FixtureRequest, repository: Path) -> Engine:
+    return load(repository / request.param / "1", choose("cpu"), budget=64)
+
+
+def some_rows(count: int, seed: int = 0) -> list[Sequence]:
+    draw = np.random.default_rng(seed)
+    return [row(int(length), int(first)) for length, first in zip(*draw.integers(5, 30, (2, count)), strict=True)]
+
+
+def walk(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) -> list[Progress]:
+    """Everyone to the end: in each step some of those who share a lane, through as many layers as they may."""
+    draw = random.Random(seed)
+    state = dict(enumerate(map(Progress, rows)))
+    done: dict[int, Progress] = {}
+    while state:
+        first = draw.choice(list(state))
+        lane = stepping.lane(state[first])
+        others = [key for key in state if stepping.lane(state[key]) == lane and draw.random() < 0.6]
+        keys = list(dict.fromkeys([first, *others]))
+        draw.shuffle(keys)
+        group = [state[key] for key in keys]
+        layers = draw.randint(1, stepping.end(group))
+        for key, one in zip(keys, advance(engine.model, stepping, group, layers), strict=True):
+            state[key] = one
+            if one.logits is not None:
+                done[key] = state.pop(key)
+    return [done[key] for key in range(len(rows))]
+
+
+def difference(found: list[Floats], wanted: list[Floats]) -> float:
+    return max(float(np.abs(one - other).max()) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int) -> None:
+    rows = some_rows(9, seed)
+    ends = walk(engine, rows, seed, replace(engine.stepping, exits=None))
+
+    assert all(one.depth == engine.manifest.layers and one.hidden is None for one in ends)
+    assert difference([one.logits for one in ends if one.logits is not None], engine.run(rows)) < NEAR
+
+
+@pytest.mark.parametrize("policy", [ExitPolicy("confidence", 0.52, 1), ExitPolicy("window", 0.0, 2, 2)])
+def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy: ExitPolicy) -> None:
+    rows = some_rows(12)
+    asked = Stepping(engine.manifest.layers, exits=replace(policy, first=1, threshold=2))  # at every depth
+    heard: list[list[Opinion]] = []
+    for sequence in rows:
+        at = Progress(sequence)
+        while at.logits is None:
+            (at,) = advance(engine.model, asked, [at], 1)
+        heard.append(list(at.heard))
+    stepping = replace(engine.stepping, exits=policy)
+    ends = walk(engine, rows, 1, stepping)
+
+    assert [one.depth for one in ends] == [policy.depth(said) for said in heard]
+    for one, said in zip(ends, heard, strict=True):
+        assert one.logits is not None
+        assert opinion(one.logits).choice == said[one.depth - 1].choice
+
+
+def test_an_engine_that_runs_rows_by_itself_lets_them_leave_too(engine: Engine) -> None:
+    rows, policy = some_rows(12), ExitPolicy("confidence", 0.52, 1)
+    early = replace(engine, stepping=replace(engine.stepping, exits=policy))
+    ends = walk(engine, rows, 2, early.stepping)
+
+    assert difference(early.run(rows, early_exit=True), [one.logits for one in ends if one.logits is not None]) < NEAR
+    assert difference(early.run(rows), engine.run(rows)) < NEAR
+
+
+def test_who_asks_for_full_depth_gets_it_beside_those_who_leave(engine: Engine) -> None:
+    rows = some_rows(4)
+    stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 0.0))
+    patient, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
+    first = advance(engine.model, stepping, [patient, hasty], stepping.end([patient, hasty]))
+
+    assert first[1].logits is not None
+    assert first[0].logits is None or engine.manifest.layers == 1
+    (last,) = advance(engine.model, stepping, [first[0]], stepping.end([first[0]]))
+    assert last.logits is not None
+    assert difference([last.logits], engine.run([rows[0]])) < NEAR
+
+
+@given(policies, st.integers(1, 12), st.integers(0, 11), st.booleans())
+def test_no_step_passes_a_depth_at_which_the_head_must_be_asked(
+    policy: ExitPolicy, layers: int, depth: int, early: bool
+) -> None:
+    stepping = Stepping(layers, exits=policy)
+    one = Progress(row(5), early, min(depth, layers - 1))
+    end = one.depth + stepping.end([one])
+
+    assert one.depth < end <= layers
+    assert stepping.listens(replace(one, depth=end))
+    assert not any(stepping.listens(replace(one, depth=between)) for between in range(one.depth + 1, end))
+    assert early or end == layers
+
+
+@given(
+    st.integers(1, 24), st.integers(0, 24), st.lists(st.integers(2, 300), min_size=1, max_size=9), st.integers(1, 500)
+)
+def test_a_small_group_goes_far_and_a_full_one_stops_soon(
+    layers: int, least: int, lengths: list[int], budget: int
+) -> None:
+    stepping = Stepping(layers, layers_per_step=min(least, layers))
+    group = [Progress(row(length)) for length in lengths]
+    chosen, tokens = stepping.step(group, budget), sum(lengths)
+
+    assert 1 <= chosen <= layers
+    assert chosen == min(layers, max(stepping.layers_per_step or layers, chosen))
+    if chosen > (stepping.layers_per_step or layers):
+        assert chosen * tokens <= budget * stepping.layers_per_step
+
+
+def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:
+    at = Progress(row(5), depth=3)
+
+    assert Stepping(12, mixes=True).lane(at) == Stepping(12, mixes=True).lane(Progress(row(5)))
+    assert Stepping(12, mixes=False).lane(at) != Stepping(12, mixes=False).lane(Progress(row(5)))
+
+
+def test_what_is_left_shrinks_and_never_ends_before_the_sequence_does() -> None:
+    full = Stepping(12)
+    early = Stepping(12, exits=ExitPolicy("confidence", 0.9), mean_depth=4.0)
+
+    assert [full.left(Progress(row(5), depth=depth)) for depth in (0, 6, 11)] == [1.0, 0.5, 1 / 12]
+    assert [early.left(Progress(row(5), depth=depth)) for depth in (0, 3, 11)] == [4 / 12, 1 / 12, 1 / 12]
+    assert early.left(Progress(row(5), early_exit=False)) == 1.0
