@@ -56,7 +56,7 @@ def test_every_histogram_has_buckets_that_grow(metrics: Metrics) -> None:
 def test_labels_are_few_and_bounded(metrics: Metrics) -> None:
     """A label that takes a value from a request would let clients fill the memory."""
     used = {name for collector in collectors(metrics) for name in collector._labelnames}
-    assert used <= {"model", "version", "route", "status", "stage", "reason", "coefficient"}
+    assert used <= {"model", "version", "route", "status", "stage", "reason", "coefficient", "fate"}
 
 
 def test_what_is_counted_is_on_the_page(metrics: Metrics) -> None:

@@ -27,6 +27,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "versions": ("2", 2),
     "watch_seconds": ("0.5", 0.5),
     "token_budget": ("96", 96),
+    "layers_per_step": ("2", 2),
+    "early_exit": ("false", False),
     "ageing": ("0.25", 0.25),
     "bulk_delay_seconds": ("5", 5.0),
     "max_queue_tokens": ("1000", 1000),
