@@ -128,6 +128,7 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", type=Path, help="go on from this checkpoint, with its vocabulary and shape")
     parser.add_argument("--length", type=int, default=256, help="tokens in a sequence [256]")
     parser.add_argument("--masked", type=float, default=0.15, help="share of the words; 0 learns the order only [0.15]")
+    parser.add_argument("--pairs", type=int, default=0, help="write so many of the text to train.jsonl, for train")
     parser.add_argument("--max-tokens", type=float, default=60e6, help="of text that is read [60e6]")
     parser.add_argument(
         "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before"
@@ -154,7 +155,15 @@ def _pretrain(options: argparse.Namespace) -> int:
     shape = Shape(**{field.name: getattr(options, field.name) for field in fields(Shape)})
     recipe = replace(_recipe(options), steps=options.steps)
     plan = Plan(
-        options.texts, options.out, options.init, shape, options.length, options.masked, int(options.max_tokens), recipe
+        options.texts,
+        options.out,
+        options.init,
+        shape,
+        options.length,
+        options.masked,
+        int(options.max_tokens),
+        options.pairs,
+        recipe,
     )
     print(", ".join(f"held-out {name} {value}" for name, value in pretrain(plan).items()))
     print(f"checkpoint in {options.out}, curves in {options.out / 'curves.png'}")

@@ -17,12 +17,18 @@ def load(kind: Any, folder: Path, config: Mapping[str, Any] | None = None, *, ne
     """The ``kind`` of transformers in ``folder``, with changes to its ``config``.
 
     CheckpointError where weights are missing.  With ``new_head`` those of the head may be: they begin at chance.
+    Without it the head of the sentence order is read as the classifier that it is.
     """
     if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"{folder}: no checkpoint with a tokenizer.json in it (convert's docs say what one is)")
     try:
         model, found = kind.from_pretrained(
-            folder, output_loading_info=True, ignore_mismatched_sizes=new_head, **SETTINGS, **(config or {})
+            folder,
+            output_loading_info=True,
+            ignore_mismatched_sizes=new_head,
+            key_mapping=None if new_head else {r"^sop_classifier\.classifier": "classifier"},
+            **SETTINGS,
+            **(config or {}),
         )
     except Exception as error:  # whatever the folder lacks, transformers has an exception of its own for it
         raise CheckpointError(f"{folder}: cannot be read as an ALBERT: {error}") from error

@@ -31,6 +31,7 @@ T = TypeVar("T")
 AHEAD = 8  # batches that are made while the device works
 HELD_BATCHES = 16
 HELD_PAIRS = 1000
+LABELS = ("in-order", "swapped")
 POSITIONS = 512  # that a new model has
 
 
@@ -48,7 +49,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``length`` in tokens; ``masked``: share of the words, 0 leaves only the order; ``most``: tokens that are read."""
+    """``length`` in tokens; ``masked``: share of the words, 0 leaves only the order; ``most``: tokens that are read.
+
+    ``pairs``: so many of the text that is learnt from are written too, for another model to be taught on.
+    """
 
     texts: Sequence[Path]
     out: Path
@@ -57,6 +61,7 @@ class Plan:
     length: int = 256
     masked: float = 0.15
     most: int = 60_000_000
+    pairs: int = 0
     recipe: Recipe = field(default_factory=Recipe)
 
 
@@ -64,7 +69,7 @@ def pretrain(plan: Plan) -> dict[str, float]:
     """Train and write a checkpoint with both heads; returns the held-out losses and the accuracy of the order.
 
     Beside it lie pairs of held-out documents for ``evaluate``: ``dev.jsonl``, of those that chose the step, and
-    ``test.jsonl``, of those that nothing looked at.
+    ``test.jsonl``, of those that nothing looked at; and, where the plan wants ``pairs``, ``train.jsonl``.
     """
     if not SHORTEST + 3 <= plan.length <= POSITIONS:
         raise DataError(f"--length {plan.length}: wanted {SHORTEST + 3} to {POSITIONS} tokens")
@@ -87,22 +92,23 @@ def pretrain(plan: Plan) -> dict[str, float]:
     run = Run(learner, stream, plan.recipe, plan.out / "state.pt", identity=identity(report, plan.texts))
     progress = run.to_the_end()
     learner.score()
-    for name, part in (("dev", held), ("test", untouched)):
-        write_pairs(part, vocabulary / "tokenizer.json", plan.length, plan.out / f"{name}.jsonl")
+    for name, part, most in (("dev", held, HELD_PAIRS), ("test", untouched, HELD_PAIRS), ("train", corpus, plan.pairs)):
+        if most:
+            write_pairs(part, vocabulary / "tokenizer.json", plan.length, most, plan.out / f"{name}.jsonl")
     write_checkpoint(student, vocabulary, plan.out, report | learner.figures, progress)
     run.forget()
     return learner.figures
 
 
-def write_pairs(corpus: Corpus, tokenizer: Path, length: int, path: Path) -> None:
-    """Pairs of segments as labelled texts, under the labels that ``convert`` gives the head of the order."""
+def write_pairs(corpus: Corpus, tokenizer: Path, length: int, most: int, path: Path) -> None:
+    """Up to ``most`` pairs of segments as labelled texts, under the labels that ``convert`` gives the head."""
     engine = tokenizers.Tokenizer.from_file(str(tokenizer))
     draw = np.random.default_rng(1)
     rows = []
-    for pair in itertools.islice(corpus.segments(length - 3, draw), HELD_PAIRS):
+    for pair in itertools.islice(corpus.segments(length - 3, draw), most):
         first, second = (engine.decode(part.tolist()) for part in pair)
         swapped = draw.random() < 0.5
-        rows.append(Labelled("swapped", second, first) if swapped else Labelled("in-order", first, second))
+        rows.append(Labelled(LABELS[1], second, first) if swapped else Labelled(LABELS[0], first, second))
     write_rows(rows, path)
 
 
@@ -221,12 +227,13 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _student(plan: Plan, special: Special) -> AlbertForPreTraining:
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {label: number for number, label in enumerate(LABELS)}}
     if plan.init:
-        return load(AlbertForPreTraining, plan.init)
+        return load(AlbertForPreTraining, plan.init, {"num_labels": len(LABELS)} | names)
     settings = asdict(plan.shape) | {"vocab_size": special.size}
     config = AlbertConfig(
         **settings, max_position_embeddings=POSITIONS, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=special.cls, eos_token_id=special.sep,
+        classifier_dropout_prob=0.0, pad_token_id=0, bos_token_id=special.cls, eos_token_id=special.sep, **names,
     )  # fmt: skip
     return AlbertForPreTraining._from_config(config, attn_implementation="sdpa")
 

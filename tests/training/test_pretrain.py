@@ -185,12 +185,17 @@ def test_pretrain_then_convert_to_a_judge_of_order(tmp_path: Path, capsys: pytes
     assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
     # Going on from it keeps its vocabulary and shape.
     more = ["pretrain", str(text), "--init", str(out), "--out", str(judge), *flags, "--steps", "150", "--masked", "0"]
-    assert main(more) == 0
+    assert main([*more, "--pairs", "40"]) == 0
     assert "mlm_loss 0.0" in capsys.readouterr().out
     convert = ["convert", str(judge), "--name", "order", "--model-repo", str(tmp_path / "repo")]
     assert main([*convert, "--calibrate", str(judge / "dev.jsonl"), "--evaluate", str(judge / "test.jsonl")]) == 0
     manifest = read_manifest(tmp_path / "repo" / "order" / "1")
     assert manifest.labels == ["in-order", "swapped"]
+    # It may teach others, on pairs of the text that it learnt from.
+    assert len((judge / "train.jsonl").read_text().splitlines()) == 40
+    teach = ["train", "--task", "text-classification", "--init", str(out), "--teacher", str(judge), "--out"]
+    pairs = [str(tmp_path / "taught"), "--train", str(judge / "train.jsonl"), "--dev", str(judge / "dev.jsonl")]
+    assert main([*teach, *pairs, "--epochs", "1"]) == 0
     # What was learnt holds on text that nothing looked at, through the serving code.
     assert manifest.quality["test.jsonl"]["accuracy"] > 0.8
 
