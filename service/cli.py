@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.commands import converting, evaluating, serving, training
+from service.commands import benching, converting, evaluating, serving, training
 from service.errors import ServiceError
 
 
@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] == "service":
             raise
-        print(f"albert-serve: {error.name} is missing; pip install 'albert-serve[cpu,convert]' has it", file=sys.stderr)
+        print(
+            f"albert-serve: {error.name} is missing; pip install 'albert-serve[cpu,convert,bench]' has it",
+            file=sys.stderr,
+        )
         return 1
     return status
 
@@ -37,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     converting.add_convert(commands.add_parser("convert", help="convert a Hugging Face ALBERT checkpoint"))
     converting.add_verify(commands.add_parser("verify", help="compare a version with its checkpoint"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="score a version or a service, calibrate, fit exits"))
+    benching.add_bench(commands.add_parser("bench", help="load a running service and measure it"))
     training.add_train(commands.add_parser("train", help="fine-tune an ALBERT checkpoint"))
     training.add_pretrain(commands.add_parser("pretrain", help="an ALBERT from plain text"))
     training.add_shrink(commands.add_parser("shrink-bert", help="turn a small BERT into an ALBERT checkpoint"))

@@ -17,7 +17,7 @@ LEVELS = {
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
     "service.serving": 4,
     "service.api": 5, "service.conversion": 5, "service.training": 5,
-    "service.commands": 6, "service.cli": 7, "service.__main__": 8,
+    "service.bench": 6, "service.commands": 7, "service.cli": 8, "service.__main__": 9,
 }  # fmt: skip
 # Within serving: each may import those after it.
 SERVING = ["watcher", "registry", "engine", "warmup", "device", "isolation", "stepping", "scheduler", "admission"]

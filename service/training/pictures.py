@@ -91,3 +91,16 @@ def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_load(series: Mapping[str, Sequence[tuple[float, float, float]]], unit: str, path: Path) -> None:
+    """By kind of request: load, median and 99th percentile in ms."""
+    figure, axes = plt.subplots(figsize=(6, 3.6))
+    for color, (kind, points) in zip((INK, ACCENT, PALE, "#3a7d44"), series.items(), strict=False):
+        load, middle, high = zip(*points, strict=True)
+        axes.plot(load, middle, color=color, marker="o", markersize=3, label=f"{kind}, p50")
+        axes.plot(load, high, color=color, marker="o", markersize=3, linestyle="--", label=f"{kind}, p99")
+    axes.set_yscale("log")
+    axes.legend(frameon=False, fontsize=8)
+    _label(axes, "latency against load", unit, "ms")
+    _save(figure, path)
