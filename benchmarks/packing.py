@@ -54,11 +54,10 @@ def main() -> None:
         folder = Path(name)
         original, packed, padded = make_models(folder, options.hidden, options.layers)
         results = {case: compare(lengths, original, packed, padded, options.rounds) for case, lengths in CASES.items()}
-    machine = f"{_processor()}, {threads} cores, onnxruntime {ort.__version__}, torch {torch.__version__}"
-    print(f"ALBERT {options.layers} x {options.hidden}, float32; {machine}; commit {_commit()}\n")
+    print(f"ALBERT {options.layers} x {options.hidden}, float32; {machine()}\n")
     print(table(results))
     if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "commit": _commit(), "seconds": results}, indent=1))
+        options.json.write_text(json.dumps({"machine": machine(), "seconds": results}, indent=1))
 
 
 def make_models(
@@ -152,6 +151,11 @@ def _options() -> argparse.Namespace:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     return parser.parse_args()
+
+
+def machine() -> str:
+    versions = f"onnxruntime {ort.__version__}, torch {torch.__version__}"
+    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {versions}; commit {_commit()}"
 
 
 def _processor() -> str:

@@ -17,14 +17,13 @@ LICENCE := --licence Apache-2.0
 IMDB_TRAIN := $(foreach part,1 2 3 4 5 6,--train $(IMDB):$(part)/10)
 
 .PHONY: cpu gpu publish
-cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/spam/config.json
-	$(MAKE) -f model_repo/train.mk publish BIN=$(BIN) DATA=$(DATA)
+cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/spam/config.json runs/sentence-order/config.json
+	$(MAKE) -f model_repo/train.mk publish BIN=$(BIN) DATA=$(DATA) FROM=$(FROM)
 
 gpu:
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA) FROM=scratch
-	$(MAKE) -f model_repo/train.mk model-sentence-order BIN=$(BIN) DATA=$(DATA) FROM=scratch
 
-publish: model-qa model-sentiment model-topic model-spam
+publish: model-qa model-sentiment model-topic model-spam model-sentence-order
 
 ifneq ($(FROM),scratch)
 
@@ -54,6 +53,17 @@ runs/sentiment/config.json: runs/qa/config.json runs/sentiment-teacher/config.js
 runs/narrow/config.json: runs/qa/config.json
 	$(AS) share-layer runs/qa --out $(@D) --embedding-size 160
 
+# Six layers of their own learn the order first, each pair both ways; one shared layer learns it from them.
+runs/order-teacher/config.json: runs/qa-teacher/config.json
+	$(AS) pretrain $(WIKI) --init runs/qa-teacher --out $(@D) --masked 0 --length 128 --minutes 45 --max-tokens 12e6 \
+	  --batch-tokens 4096 --learning-rate 1.5e-4 --evaluations 12 --patience 99 --pairs 60000
+
+runs/sentence-order/config.json: runs/narrow/config.json runs/order-teacher/config.json
+	$(CLASSIFY) --init runs/narrow --teacher runs/order-teacher --train runs/order-teacher/train.jsonl \
+	  --dev runs/order-teacher/dev.jsonl --out $(@D) --epochs 1 --minutes 22 --learning-rate 3e-4 --max-length 128 \
+	  --dropout 0 --evaluations 8 --patience 99
+ORDER := runs/order-teacher
+
 runs/topic/config.json: runs/narrow/config.json
 	$(CLASSIFY) --init runs/narrow --train $(DATA)/ag_news/train.tsv --out $(@D) --hold-out 0.2 \
 	  --epochs 3.5 --minutes 5 --learning-rate 2e-4 --max-length 128 --word-dropout 0.1 --patience 99
@@ -71,6 +81,8 @@ runs/sentence-order/config.json:
 	$(AS) pretrain $(WIKI) $(DATA)/text/wiki-1.txt.xz $(DATA)/imdb/unlabelled.txt.xz --out $(@D) --minutes 20 \
 	  --vocab-size 12000 --embedding-size 128 --hidden-size 512 --num-hidden-layers 12 --length 256 \
 	  --batch-tokens 65536 --learning-rate 1.5e-3 --max-tokens 120e6
+
+ORDER := runs/sentence-order
 
 runs/qa/config.json: runs/sentence-order/config.json
 	$(READ) --init runs/sentence-order --train $(SQUAD)/train-v1.1.json.xz --out $(@D) --unanswerable 0.3 \
@@ -102,8 +114,8 @@ model-sentiment: runs/sentiment/config.json
 	  --evaluate $(SST2)/dev.tsv --evaluate $(IMDB):10/10
 
 model-sentence-order: runs/sentence-order/config.json
-	$(AS) convert runs/sentence-order --name sentence-order $(LICENCE) --gate runs/sentence-order/dev.jsonl \
-	  --calibrate runs/sentence-order/dev.jsonl --evaluate runs/sentence-order/test.jsonl
+	$(AS) convert runs/sentence-order --name sentence-order --window 128 $(LICENCE) --gate $(ORDER)/dev.jsonl \
+	  --calibrate $(ORDER)/dev.jsonl --evaluate $(ORDER)/test.jsonl
 
 model-topic model-spam: model-%: runs/%/config.json
 	$(AS) convert runs/$* --name $* --window 128 $(LICENCE) --gate runs/$*/dev.jsonl --calibrate runs/$*/dev.jsonl \

@@ -1,0 +1,77 @@
+"""albert-serve and its peers as processes of their own, and the same load for each."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from service.bench.drive import closed_loop, open_loop, sender
+from service.bench.report import summarise
+from service.bench.traffic import Kind, endless
+
+HERE = Path(__file__).parent
+PATIENCE = 180  # seconds that a server may take to start
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int, log: Path, probe: str = "/classify", **environment: str) -> Iterator[str]:
+    """The address of a server that answers, started by ``command``; stopped with all its children afterwards."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, cwd=HERE / "peers", env=os.environ | environment, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        _wait(process, f"http://127.0.0.1:{port}{probe}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+
+
+def _wait(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
+    body, limit = b'{"inputs": "warm"}', time.monotonic() + PATIENCE
+    while time.monotonic() < limit and process.poll() is None:
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"the server did not start; see {log}")
+
+
+def albert_serve(repository: Path, port: int, **settings: Any) -> list[str]:
+    flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    serve = [sys.executable, "-m", "service", "serve", "--device", "cpu", "--log-level", "warning"]
+    return [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
+
+
+def closed(url: str, kinds: list[Kind], clients: int, seconds: float, warmup: float) -> dict[str, Any]:
+    async def load() -> dict[str, Any]:
+        async with sender(url) as send:
+            return summarise(await closed_loop(send, endless(kinds, 1), clients, seconds), warmup, seconds)
+
+    return asyncio.run(load())
+
+
+def opened(url: str, kinds: list[Kind], rate: float, seconds: float, warmup: float) -> dict[str, Any]:
+    async def load() -> dict[str, Any]:
+        async with sender(url) as send:
+            return summarise(await open_loop(send, endless(kinds, 1), rate, seconds, 1), warmup, seconds)
+
+    return asyncio.run(load())
