@@ -18,6 +18,7 @@ from service.bench.report import summarise
 from service.bench.traffic import Kind, endless
 
 HERE = Path(__file__).parent
+WARM = b'{"inputs": "warm"}'
 PATIENCE = 180  # seconds that a server may take to start
 
 
@@ -28,14 +29,16 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int, log: Path, probe: str = "/classify", **environment: str) -> Iterator[str]:
+def running(
+    command: list[str], port: int, log: Path, route: str = "/classify", body: bytes = WARM, **environment: str
+) -> Iterator[str]:
     """The address of a server that answers, started by ``command``; stopped with all its children afterwards."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             command, cwd=HERE / "peers", env=os.environ | environment, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        _wait(process, f"http://127.0.0.1:{port}{probe}", log)
+        _wait(process, f"http://127.0.0.1:{port}{route}", body, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -45,8 +48,8 @@ def running(command: list[str], port: int, log: Path, probe: str = "/classify", 
                 process.wait(10)
 
 
-def _wait(process: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
-    body, limit = b'{"inputs": "warm"}', time.monotonic() + PATIENCE
+def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Path) -> None:
+    limit = time.monotonic() + PATIENCE
     while time.monotonic() < limit and process.poll() is None:
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60):

@@ -80,7 +80,12 @@ class Bench:
         environment = {"MODEL": str(self.checkpoint), "BATCH": str(batch), "THREADS": str(len(os.sched_getaffinity(0)))}
         route = {"mosec_app.py": "/inference"}.get(script, "/classify")
         moved = [Kind(kind.name, route, kind.bodies, kind.share) for kind in kinds]
-        with running(command, port, self.log, probe=route, **environment) as url:
+        if script == "bentoml_app.py" and batch > 1:  # it batches lists only
+            lists = [
+                [json.dumps({"inputs": [json.loads(body)["inputs"]]}).encode() for body in k.bodies] for k in moved
+            ]
+            moved = [Kind(k.name, k.route, bodies, k.share) for k, bodies in zip(moved, lists, strict=True)]
+        with running(command, port, self.log, route, moved[0].bodies[0], **environment) as url:
             return closed(url, moved, CLIENTS, self.options.seconds, self.options.warmup)
 
     def preemption(self) -> list[dict[str, Any]]:
@@ -145,7 +150,7 @@ class Bench:
         """From nothing to ready with the shipped models, and the memory of the process then and after some load."""
         port, began = free_port(), time.perf_counter()
         command = albert_serve(REPOSITORY, port)
-        with running(command, port, self.log, probe="/classify", PYTHONPATH=str(REPOSITORY.parent)) as url:
+        with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
             ready = time.perf_counter() - began
             closed(url, [short_texts(self.options.data)], CLIENTS, 6, 1)
             memory = resident(port)
