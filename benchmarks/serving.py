@@ -11,9 +11,10 @@ import argparse
 import json
 import os
 import re
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from models import LONG, REPOSITORY, WINDOW, long_texts, make, newest, short_texts
 from packing import machine
-from servers import albert_serve, closed, free_port, opened, running
+from servers import HERE, albert_serve, closed, free_port, opened, running
 
 from service.bench.traffic import Kind, endless
 from service.runtime.providers import choose
@@ -133,12 +134,14 @@ class Bench:
         return [found, idle]
 
     def idle(self) -> dict[str, Any]:
-        os.environ["MODEL"] = str(self.checkpoint)
-        from peers.padded import Padded
-
-        bare, kinds = Padded(), [short_texts(self.options.data)]
-        texts = [json.loads(ask.body)["inputs"] for ask in islice(endless(kinds, 1), 60)]
-        seconds = [timed(lambda text=text: bare([text])) for text in texts][10:]
+        kinds = [short_texts(self.options.data)]
+        texts = [json.loads(ask.body)["inputs"] for ask in islice(endless(kinds, 1), 80)]
+        environment = os.environ | {"MODEL": str(self.checkpoint), "THREADS": str(len(os.sched_getaffinity(0)))}
+        command = [sys.executable, str(HERE / "peers" / "alone.py")]
+        done = subprocess.run(
+            command, input=json.dumps(texts), env=environment, capture_output=True, text=True, check=True
+        )
+        seconds = json.loads(done.stdout)[10:]
         port = free_port()
         command = albert_serve(self.folder / "repository", port)
         with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
@@ -164,12 +167,6 @@ class Bench:
         }
         show(found)
         return [found]
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 def resident(port: int) -> int:

@@ -101,7 +101,7 @@ def load(folder: Path, device: Device, *, budget: int = 0, layers_per_step: int 
     measured = measure_budget(engine, device)
     engine.budget = budget or measured
     layers = layers_per_step or measure_layers(engine, engine.budget)
-    engine.stepping = replace(engine.stepping, layers_per_step=min(layers, manifest.layers))
+    engine.stepping = replace(engine.stepping, layers_per_step=layers if layers < manifest.layers else 0)
     return engine
 
 

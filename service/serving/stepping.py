@@ -40,12 +40,12 @@ class Stepping:
     """The way through a model of ``layers`` layers.
 
     ``mixes``: all layers are one, so that sequences of different depths share a step.  ``layers_per_step``: how few
-    layers a full step may run without being slower by much.  ``mean_depth``: where ``exits`` are expected on average.
+    layers a step of a full budget may run without being slower by much; 0, all that there are.  ``mean_depth``: where ``exits`` are expected on average.
     """
 
     layers: int
     mixes: bool = True
-    layers_per_step: int = 0  # 0: all of them
+    layers_per_step: int = 0
     exits: ExitPolicy | None = None
     mean_depth: float = 0.0
     temperature: float = 1.0
@@ -67,11 +67,12 @@ class Stepping:
     def step(self, group: Seq[Progress], budget: int) -> int:
         """How many layers ``group`` runs next: up to where the first may leave, and the fewer the more tokens it has.
 
-        A small group goes far at once, for nobody waits long behind it; a full one stops after ``layers_per_step``.
+        Every step is about the work of ``budget`` tokens through ``layers_per_step`` layers: what comes meanwhile waits
+        for no more than that.  A single short text goes through all layers at once, a long one layer by layer.
         """
-        tokens = sum(map(len, group))
-        least = self.layers_per_step or self.layers
-        return min(self.end(group), max(least, budget * least // tokens))
+        if not self.layers_per_step:
+            return self.end(group)
+        return min(self.end(group), max(1, budget * self.layers_per_step // sum(map(len, group))))
 
     def end(self, group: Seq[Progress]) -> int:
         """How many layers ``group`` may run until the first of them may leave."""

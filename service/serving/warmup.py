@@ -14,6 +14,7 @@ from service.types import Sequence
 
 Clock = Callable[[], float]
 NEARLY = 0.95  # of the best rate is as good as the best
+STEPPING = 0.02  # of the time of a pass is what its steps may cost
 HANDOVER = 0.0003  # seconds that the loop and the scheduler take between two steps
 
 
@@ -50,20 +51,20 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
 
 
 def measure_layers(engine: Warmable, budget: int, clock: Clock = time.perf_counter) -> int:
-    """The fewest layers a step, of those that divide the depth, with which a full step is about as fast as in one."""
+    """The fewest layers a step, of those that divide the depth, with which a full pass is about as fast as in one."""
     rows, whole = _rows(budget, engine.max_length), engine.stepping.layers
     at_once = _pass(engine, rows, whole, clock)
     for layers in (n for n in range(1, whole) if whole % n == 0):
-        if _pass(engine, rows, layers, clock) <= at_once / NEARLY:
+        if _pass(engine, rows, layers, clock) <= at_once * (1 + STEPPING):
             return layers
     return whole
 
 
 def _pass(engine: Warmable, rows: Seq[Sequence], layers: int, clock: Clock, *, learn: bool = False) -> float:
-    """Seconds of the faster of two passes, after one that is not measured; the cost model may learn from both."""
+    """Seconds of the fastest of three passes, after one that is not measured; the cost model may learn from them."""
     engine.walk(rows, layers)
     tokens, seconds = sum(map(len, rows)), []
-    for _ in range(2):
+    for _ in range(3):
         began = clock()
         steps = engine.walk(rows, layers)
         seconds.append(clock() - began + steps * HANDOVER)

@@ -130,9 +130,11 @@ def test_a_small_group_goes_far_and_a_full_one_stops_soon(
     chosen, tokens = stepping.step(group, budget), sum(lengths)
 
     assert 1 <= chosen <= layers
-    assert chosen == min(layers, max(stepping.layers_per_step or layers, chosen))
-    if chosen > (stepping.layers_per_step or layers):
-        assert chosen * tokens <= budget * stepping.layers_per_step
+    if stepping.layers_per_step:
+        assert chosen == 1 or chosen * tokens <= budget * stepping.layers_per_step
+        assert chosen == layers or (chosen + 1) * tokens > budget * stepping.layers_per_step
+    else:
+        assert chosen == layers
 
 
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:

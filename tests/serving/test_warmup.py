@@ -1,0 +1,105 @@
+"""What the warm-up finds: a budget, how few layers a step may run, and what both cost."""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+import pytest
+
+from service.errors import OutOfMemory
+from service.runtime.providers import Device, choose
+from service.serving.admission import CostModel
+from service.serving.stepping import Stepping
+from service.serving.warmup import HANDOVER, choose_budget, measure_budget, measure_layers
+from service.types import Sequence
+from tests.fakes import ManualClock
+
+
+@dataclass
+class Timed:
+    """Takes ``per_step`` seconds a step and ``per_token`` a token of a hand-held clock."""
+
+    per_step: float
+    per_token: float
+    clock: ManualClock = field(default_factory=ManualClock)
+    max_length: int = 64
+    layers: int = 12
+    memory: int = 1_000_000
+    cost: CostModel = field(default_factory=CostModel)
+    sizes: list[int] = field(default_factory=list)
+    stepping: Stepping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stepping = Stepping(self.layers)
+
+    def walk(self, rows: Seq[Sequence], layers: int) -> int:
+        tokens = sum(map(len, rows))
+        if tokens > self.memory:
+            raise OutOfMemory("full")
+        self.sizes.append(tokens)
+        steps = self.layers // layers
+        self.clock.advance((self.per_step - HANDOVER) * steps + self.per_token * tokens)
+        return steps
+
+
+@pytest.mark.parametrize(
+    ("rates", "budget"),
+    [
+        ({16: 100.0}, 16),
+        ({16: 50.0, 32: 96.0, 64: 100.0}, 32),
+        ({16: 10.0, 32: 20.0, 64: 40.0}, 64),
+        ({8: 9.0, 16: 8.0}, 8),
+    ],
+)
+def test_the_budget_is_the_smallest_size_that_is_about_as_fast_as_any(rates: dict[int, float], budget: int) -> None:
+    assert choose_budget(rates) == budget
+
+
+def test_it_teaches_the_cost_and_stops_where_larger_steps_gain_nothing() -> None:
+    flat, steep = Timed(HANDOVER, 0.1), Timed(0.5, 0.0001)
+
+    assert measure_budget(flat, choose("cpu"), flat.clock) == 16
+    assert max(flat.sizes) == 64
+    assert measure_budget(steep, choose("cpu"), steep.clock) == 512
+    assert steep.cost.coefficients == pytest.approx((0.5, 0.0001), rel=1e-6)
+
+
+def test_no_row_is_longer_than_the_model_can_see() -> None:
+    engine = Timed(1.0, 0.0, max_length=16)
+
+    assert measure_budget(engine, choose("cpu"), engine.clock) == 512
+
+
+@pytest.mark.parametrize("max_length", [8, 48, 50, 100, 512])
+def test_the_tokens_that_ran_are_counted(max_length: int) -> None:
+    engine = Timed(0.004, 0.001, max_length=max_length)
+    measure_budget(engine, choose("cpu"), engine.clock)
+
+    assert engine.cost.coefficients == pytest.approx((0.004, 0.001))
+
+
+def test_a_device_that_runs_out_of_memory_keeps_to_what_fits() -> None:
+    engine = Timed(0.01, 1e-5, memory=1000)
+
+    assert measure_budget(engine, Device("cuda"), engine.clock) == 512
+
+
+@pytest.mark.parametrize(
+    ("per_step", "layers"),
+    [
+        (0.0002, 1),  # twelve steps cost 2.2 ms more than one, beside the 128 ms of the tokens
+        (0.0005, 2),  # six do 2.5 ms
+        (0.001, 4),
+        (0.05, 12),  # each step costs a good part of the whole
+    ],
+)
+def test_a_step_runs_as_few_layers_as_cost_next_to_nothing(per_step: float, layers: int) -> None:
+    engine = Timed(per_step, 0.001)
+
+    assert measure_layers(engine, 128, engine.clock) == layers
+
+
+@pytest.mark.parametrize("layers", [1, 5, 6, 24])
+def test_the_layers_of_a_step_divide_the_depth(layers: int) -> None:
+    engine = Timed(0.001, 0.001, layers=layers)
+
+    assert layers % measure_layers(engine, 64, engine.clock) == 0
