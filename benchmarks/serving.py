@@ -157,7 +157,7 @@ class Bench:
             ready = time.perf_counter() - began
             closed(url, [short_texts(self.options.data)], CLIENTS, 6, 1)
             memory = resident(port)
-        names = [path.parent.name for path in REPOSITORY.glob("*/*/manifest.json")]
+        names = [path.parents[1].name for path in REPOSITORY.glob("*/*/manifest.json")]
         weights = sum((newest(name) / "weights.bin").stat().st_size for name in names)
         found = {
             "models": len(names),

@@ -40,7 +40,8 @@ class Stepping:
     """The way through a model of ``layers`` layers.
 
     ``mixes``: all layers are one, so that sequences of different depths share a step.  ``layers_per_step``: how few
-    layers a step of a full budget may run without being slower by much; 0, all that there are.  ``mean_depth``: where ``exits`` are expected on average.
+    layers a step of a full budget may run without being slower by much; 0, all that there are.  ``mean_depth``: where
+    ``exits`` are expected on average.
     """
 
     layers: int
