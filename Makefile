@@ -32,8 +32,13 @@ check: $(BIN)/.everything  ## lint, format and types
 fmt: $(BIN)/.everything
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(BIN)/.everything  ## packed against padded against PyTorch, as ratios in one run
-	$(BIN)/python benchmarks/packing.py $(ARGS)
+bench: $(BIN)/.everything $(VENV)-peers/.done  ## packing, then the service against peers and itself; about half an hour
+	$(BIN)/python benchmarks/packing.py
+	$(BIN)/python benchmarks/serving.py --data $(DATA) --out runs/bench --peers $(abspath $(VENV)-peers/bin/python) $(ARGS)
+	$(BIN)/python benchmarks/page.py runs/bench > docs/benchmarks.md
+
+$(VENV)-peers/.done: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(VENV)-peers && $(VENV)-peers/bin/pip install -q -r $< && touch $@
 
 gpu-check: $(BIN)/.everything  ## the CUDA path against the CPU, on a GPU host
 	$(BIN)/python -m pytest tests/runtime/test_cuda.py -v -rs

@@ -205,7 +205,7 @@ def main() -> None:
                 continue
             print(f"\n== {part}", flush=True)
             rows = getattr(bench, part.replace("-", "_"))()
-            report = {"machine": machine(), "rows": rows}
+            report = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
             (options.out / f"{part}.json").write_text(json.dumps(report, indent=1))
 
 

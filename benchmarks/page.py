@@ -1,0 +1,73 @@
+"""The figures of ``serving.py`` as tables: python benchmarks/page.py runs/bench > docs/benchmarks.md"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Benchmarks
+
+Made by `make bench`: each part runs its rivals one after the other on one machine, so compare within a part. Timings
+of a shared machine vary by a tenth and more from run to run.
+"""
+PARTS = {
+    "peers": """## Against other servers
+
+The same weights (albert-base's shape, random, float32) and texts, 16 clients in a closed loop. *short*: sentences of
+SST-2, 25 tokens on average. *mixed*: 85 % of them, 15 % film reviews cut to 200 tokens. Peers run the plain ONNX export
+on padded batches, Flask and the pipeline PyTorch; each as its documentation advises (`benchmarks/peers/`), with and
+without its batching.""",
+    "preemption": """## The short pass the long
+
+80 % sentences, 20 % texts of 384 tokens, arriving by chance at 80 % of what the service answers in a closed loop;
+latencies count from when a request was due.""",
+    "early-exit": """## Leaving early
+
+The shipped `sentiment` on SST-2's sentences, 16 clients.""",
+    "overhead": """## Against its own runtime
+
+At saturation (the mix above, 16 clients) against the same engine without a service; idle (one client, sentences)
+against tokenizing and one bare call of the plain export.""",
+    "start": """## Start and memory
+
+From nothing to the first answer with all shipped models; the process' resident memory after some load.""",
+}
+NAMES = {
+    "answers_per_second": "answers/s", "p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "requests": "",
+    "generator_late_p99_ms": "",
+}  # fmt: skip
+
+
+def main(folder: Path) -> None:
+    print(HEAD)
+    for part, text in PARTS.items():
+        file = folder / f"{part}.json"
+        if file.exists():
+            report = json.loads(file.read_text())
+            print(f"{text}\n\n{report['machine']}, {report['date']}.\n\n{table(report['rows'])}\n")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    flat = [line for row in rows for line in lines(row)]
+    columns = list(dict.fromkeys(name for line in flat for name in line))
+    shown = [NAMES.get(name, name.replace("_", " ")) for name in columns]
+    kept = [(name, title) for name, title in zip(columns, shown, strict=True) if title]
+    head = "| " + " | ".join(title for _, title in kept) + " |\n|" + "---|" * len(kept)
+    body = ["| " + " | ".join(str(line.get(name, "")) for name, _ in kept) + " |" for line in flat]
+    return "\n".join([head, *body])
+
+
+def lines(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """One line, or one a kind of request where there are several."""
+    kinds = row.get("kinds", {})
+    plain = {name: value for name, value in row.items() if name not in ("kinds", "errors")}
+    if row.get("errors"):
+        plain["errors"] = ", ".join(f"{status}: {count}" for status, count in row["errors"].items())
+    if len(kinds) < 2 or "policy" not in row:
+        return [plain]
+    facts = {name: plain[name] for name in ("policy", "rate")}
+    return [facts | {"texts": kind} | {n: v for n, v in one.items() if n != "errors"} for kind, one in kinds.items()]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
