@@ -35,6 +35,7 @@ fmt: $(BIN)/.everything
 bench: $(BIN)/.everything $(VENV)-peers/.done  ## packing, then the service against peers and itself; about half an hour
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/serving.py --data $(DATA) --out runs/bench --peers $(abspath $(VENV)-peers/bin/python) $(ARGS)
+	$(BIN)/python benchmarks/operators.py $(lastword $(wildcard model_repo/sentiment/[0-9]*)) --lengths 25 > runs/bench/operators.md
 	$(BIN)/python benchmarks/page.py runs/bench > docs/benchmarks.md
 
 $(VENV)-peers/.done: benchmarks/peers/requirements.txt

@@ -32,6 +32,9 @@ against tokenizing and one bare call of the plain export.""",
 
 From nothing to the first answer with all shipped models; the process' resident memory after some load.""",
 }
+OPERATORS = """## Where the time goes
+
+ONNX Runtime's profiler on one sentence of 25 tokens through the shipped `sentiment` (`benchmarks/operators.py`)."""
 NAMES = {
     "answers_per_second": "answers/s", "p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "requests": "",
     "generator_late_p99_ms": "",
@@ -40,11 +43,15 @@ NAMES = {
 
 def main(folder: Path) -> None:
     print(HEAD)
+    print((Path(__file__).parent / "remarks.md").read_text())  # by hand: what a table cannot say
     for part, text in PARTS.items():
         file = folder / f"{part}.json"
         if file.exists():
             report = json.loads(file.read_text())
             print(f"{text}\n\n{report['machine']}, {report['date']}.\n\n{table(report['rows'])}\n")
+    operators = folder / "operators.md"
+    if operators.exists():
+        print(f"{OPERATORS}\n\n{operators.read_text().strip()}")
 
 
 def table(rows: list[dict[str, Any]]) -> str:
