@@ -134,7 +134,7 @@ class Worker:
                 f"the request has {tokens} tokens, and at most {self.max_queue_tokens} may wait: send it in parts"
             )
         elif self._scheduler.tokens + tokens > self.max_queue_tokens:
-            refusal = _busy("too much waits for the device already", self._scheduler.cost + running)
+            refusal = _busy("too much waits for the device already", self.backlog + running)
         elif own > left:
             refusal = DeadlineExceeded(
                 f"{tokens} tokens take about {own:.1f} s here, longer than the deadline: send less, or a "

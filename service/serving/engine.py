@@ -58,24 +58,27 @@ class Engine:
         """Logits of each row, through all layers or as far as the policy asks."""
         if not (early_exit and self.stepping.exits):
             return self.model.run(rows)
-        done: dict[int, Floats] = {}
-        waiting = dict(enumerate(map(Progress, rows)))
-        while waiting:
-            moved = self.step(list(waiting.values()), self.stepping.end(list(waiting.values())))
-            at = dict(zip(waiting, moved, strict=True))
-            done |= {index: one.logits for index, one in at.items() if one.logits is not None}
-            waiting = {index: one for index, one in at.items() if one.logits is None}
-        return [done[index] for index in range(len(rows))]
+        logits, _ = self._through(self.stepping, rows, self.stepping.layers)
+        return logits
 
     def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
         return advance(self.model, self.stepping, group, layers)
 
     def walk(self, rows: Seq[Sequence], layers: int) -> int:
-        stepping, group, steps = self.stepping.patient(), [Progress(row) for row in rows], 0
-        while group[0].logits is None:
-            ahead = min(layers, stepping.end(group))
-            group, steps = advance(self.model, stepping, group, ahead), steps + 1
+        _, steps = self._through(self.stepping.patient(), rows, layers)
         return steps
+
+    def _through(self, stepping: Stepping, rows: Seq[Sequence], layers: int) -> tuple[list[Floats], int]:
+        """Everyone to their end, at most ``layers`` at a time: logits of each row, and the number of steps."""
+        done: dict[int, Floats] = {}
+        waiting, steps = dict(enumerate(map(Progress, rows))), 0
+        while waiting:
+            group = list(waiting.values())
+            moved = advance(self.model, stepping, group, min(layers, stepping.end(group)))
+            at = dict(zip(waiting, moved, strict=True))
+            done |= {index: one.logits for index, one in at.items() if one.logits is not None}
+            waiting, steps = {index: one for index, one in at.items() if one.logits is None}, steps + 1
+        return [done[index] for index in range(len(rows))], steps
 
     async def text_work(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` on ``size`` code points: here where that is quick, beside the loop where it is not."""
