@@ -1,5 +1,6 @@
 """An albert-base of random weights, for time does not depend on them, as a checkpoint, as an export and converted."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,8 +47,6 @@ def short_texts(data: Path, share: float = 1.0) -> Kind:
 
 def long_texts(data: Path, tokens: int, share: float) -> Kind:
     """Film reviews, cut to so many tokens; those that are shorter are left out."""
-    import json
-
     tokenizer = Tokenizer.from_file(str(newest("sentiment") / "tokenizer.json"))
     bodies = []
     for body in read_kind("/classify", f"{data / 'imdb' / 'train.jsonl.xz'}:1/20", {}).bodies:

@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from service.bench.drive import closed_loop, open_loop, sender
+from service.bench.drive import Sample, Send, closed_loop, open_loop, sender
 from service.bench.report import summarise
 from service.bench.traffic import Kind, endless
 
@@ -58,23 +58,28 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Pa
     raise RuntimeError(f"the server did not start; see {log}")
 
 
-def albert_serve(repository: Path, port: int, **settings: Any) -> list[str]:
+@contextlib.contextmanager
+def albert_serve(repository: Path, log: Path, **settings: Any) -> Iterator[str]:
+    """The address of a service of ours with ``settings``."""
+    port = free_port()
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     serve = [sys.executable, "-m", "service", "serve", "--device", "cpu", "--log-level", "warning"]
-    return [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
+    command = [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
+    with running(command, port, log, PYTHONPATH=str(HERE.parent)) as url:
+        yield url
 
 
 def closed(url: str, kinds: list[Kind], clients: int, seconds: float, warmup: float) -> dict[str, Any]:
-    async def load() -> dict[str, Any]:
-        async with sender(url) as send:
-            return summarise(await closed_loop(send, endless(kinds, 1), clients, seconds), warmup, seconds)
-
-    return asyncio.run(load())
+    return _loaded(url, lambda send: closed_loop(send, endless(kinds, 1), clients, seconds), seconds, warmup)
 
 
 def opened(url: str, kinds: list[Kind], rate: float, seconds: float, warmup: float) -> dict[str, Any]:
+    return _loaded(url, lambda send: open_loop(send, endless(kinds, 1), rate, seconds, 1), seconds, warmup)
+
+
+def _loaded(url: str, loop: Callable[[Send], Awaitable[list[Sample]]], seconds: float, warmup: float) -> dict[str, Any]:
     async def load() -> dict[str, Any]:
         async with sender(url) as send:
-            return summarise(await open_loop(send, endless(kinds, 1), rate, seconds, 1), warmup, seconds)
+            return summarise(await loop(send), warmup, seconds)
 
     return asyncio.run(load())

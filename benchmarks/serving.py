@@ -25,6 +25,7 @@ from packing import machine
 from servers import HERE, albert_serve, closed, free_port, opened, running
 
 from service.bench.traffic import Kind, endless
+from service.repository.store import versions
 from service.runtime.providers import choose
 from service.serving.engine import load
 from service.training.predictors import steps
@@ -47,9 +48,7 @@ class Bench:
         self.log = options.out / "servers.log"
 
     def ours(self, kinds: list[Kind], repository: Path | None = None, **settings: Any) -> dict[str, Any]:
-        port = free_port()
-        command = albert_serve(repository or self.folder / "repository", port, **settings)
-        with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
+        with albert_serve(repository or self.folder / "repository", self.log, **settings) as url:
             return closed(url, kinds, CLIENTS, self.options.seconds, self.options.warmup)
 
     def peers(self) -> list[dict[str, Any]]:
@@ -100,9 +99,7 @@ class Bench:
         }
         rows = []
         for name, settings in policies.items():
-            port = free_port()
-            command = albert_serve(self.folder / "repository", port, deadline_ms=600_000, **settings)
-            with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
+            with albert_serve(self.folder / "repository", self.log, deadline_ms=600_000, **settings) as url:
                 found = opened(url, kinds, 0.8 * most, 4 * self.options.seconds, self.options.warmup)
             rows.append({"policy": name, "rate": round(0.8 * most, 2)} | found)
             show(rows[-1])
@@ -142,22 +139,19 @@ class Bench:
             command, input=json.dumps(texts), env=environment, capture_output=True, text=True, check=True
         )
         seconds = json.loads(done.stdout)[10:]
-        port = free_port()
-        command = albert_serve(self.folder / "repository", port)
-        with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
+        with albert_serve(self.folder / "repository", self.log) as url:
             served = closed(url, kinds, 1, self.options.seconds, self.options.warmup)["p50_ms"]
         alone = round(1000 * float(np.median(seconds)), 1)
         return {"bare_call_p50_ms": alone, "service_p50_ms": served, "ratio": round(served / alone, 3)}
 
     def start(self) -> list[dict[str, Any]]:
         """From nothing to ready with the shipped models, and the memory of the process then and after some load."""
-        port, began = free_port(), time.perf_counter()
-        command = albert_serve(REPOSITORY, port)
-        with running(command, port, self.log, PYTHONPATH=str(REPOSITORY.parent)) as url:
+        began = time.perf_counter()
+        with albert_serve(REPOSITORY, self.log) as url:
             ready = time.perf_counter() - began
             closed(url, [short_texts(self.options.data)], CLIENTS, 6, 1)
-            memory = resident(port)
-        names = [path.parents[1].name for path in REPOSITORY.glob("*/*/manifest.json")]
+            memory = resident(url.rpartition(":")[2])
+        names = list(versions(REPOSITORY))
         weights = sum((newest(name) / "weights.bin").stat().st_size for name in names)
         found = {
             "models": len(names),
@@ -169,7 +163,7 @@ class Bench:
         return [found]
 
 
-def resident(port: int) -> int:
+def resident(port: str) -> int:
     """MB of the process that was started with this port."""
     for status in Path("/proc").glob("[0-9]*/cmdline"):
         if f"--port\0{port}".encode() in status.read_bytes():
