@@ -53,7 +53,6 @@ def profile(
     """The output, and ms and calls by operator of one pass: the mean of ``rounds`` after one that does not count."""
     options = ort.SessionOptions()
     options.use_per_session_threads = False
-    options.add_session_config_entry("session.x64quantprecision", "1")
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         "false runs all layers for everyone.",
     )  # fmt: skip
     ageing: float = Field(
-        0.1, gt=0, description="How soon waiting beats being short: later texts overtake a text for at most its own "
+        0.02, gt=0, description="How soon waiting beats being short: later texts overtake a text for at most its own "
         "run time divided by this.",
     )  # fmt: skip
     bulk_delay_seconds: float = Field(

@@ -13,7 +13,7 @@ from service.repository.manifest import Graphs, Manifest
 from service.runtime.session import Model
 from service.serving.admission import CostModel
 from service.serving.engine import Engine
-from service.serving.stepping import Progress, Stepping
+from service.serving.stepping import Progress, Stepping, Stop
 from service.tasks.classification import Classification
 from service.tasks.question_answering import QuestionAnswering
 from service.tasks.text import Tokenizer
@@ -65,8 +65,13 @@ class FakeRunner:
     stepping: Stepping = field(default_factory=lambda: Stepping(1))
     padding: float = math.inf
 
-    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
-        logits = self.run([one.sequence for one in group])
+    def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]:
+        layers, piece = self.stepping.end(group), self.stepping.piece(group, self.budget)
+        for done in range(piece, layers + piece, piece):
+            logits = self.run([one.sequence for one in group])
+            if done < layers and stop():
+                layers = done
+                break
         moved = [replace(one, depth=one.depth + layers) for one in group]
         return [
             replace(one, logits=values) if one.depth == self.stepping.layers else one

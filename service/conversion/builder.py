@@ -66,17 +66,37 @@ class Graph:
     def scalar(self, name: str, value: int) -> str:
         return self._constant(name, TensorProto.INT64, [], [value])
 
+    def dense(self, x: str, name: str) -> str:
+        """``x`` times a matrix, plus its bias."""
+        if self._in_eight_bits(name):
+            return self.add("Add", self.matmul(x, name), self.weight(f"{name}.bias"))
+        return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
+
     def matmul(self, x: str, name: str) -> str:
-        """``x`` times a matrix of the layer, in float or in eight bits."""
-        if name.rpartition(".")[2] not in self.target.int8:
+        """``x`` times a matrix, in float or in eight bits."""
+        if not self._in_eight_bits(name):
             return self.add("MatMul", x, self.weight(f"{name}.weight"))
         matrix, scale = self._integers(f"{name}.weight")
-        largest = self._largest(x)  # (tokens, 1)
         step = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
+        one = self._constant("int8.one", TensorProto.FLOAT, [], [1.0])
         middle = self._constant("int8.middle", TensorProto.UINT8, [], [128])
-        codes = self.add("QuantizeLinear", self.add("Div", x, largest), step, middle)
-        product = self.add("MatMulIntegerToFloat", codes, matrix, step, scale, middle, domain=MICROSOFT)
-        return self.add("Mul", product, largest)
+        columns = self.initializers[f"{name}.weight"].dims[0]
+        row = self.add("Mul", self._largest(x), step)  # (tokens, 1)
+        codes = self.add("QuantizeLinear", x, row, "int8.middles", axis=1, block_size=columns)
+        return self.add(
+            "Mul", self.add("MatMulIntegerToFloat", codes, matrix, one, scale, middle, domain=MICROSOFT), row
+        )
+
+    def middles(self, x: str) -> None:
+        """For products in eight bits: the code of zero, for each row of ``x`` (tokens, 1)."""
+        tokens, each = self.add("Shape", x, start=0, end=1), self.constant("int8.each", [1])
+        shape = self.add("Concat", tokens, each, axis=0)
+        self.add(
+            "ConstantOfShape", shape, out="int8.middles", value=helper.make_tensor("", TensorProto.UINT8, [1], [128])
+        )
+
+    def _in_eight_bits(self, name: str) -> bool:
+        return name.startswith("layer.") and name.rpartition(".")[2] in self.target.int8
 
     def _largest(self, x: str) -> str:
         """The largest magnitude in each row, never zero."""
@@ -105,9 +125,6 @@ class Graph:
     def _constant(self, name: str, kind: int, dims: list[int], values: list[Any]) -> str:
         self.initializers[name] = helper.make_tensor(name, kind, dims, values)
         return name
-
-    def dense(self, x: str, name: str) -> str:
-        return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
 
     def graph(
         self, name: str, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]

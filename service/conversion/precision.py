@@ -19,7 +19,7 @@ from service.conversion.graph import PARTS, Network, build
 from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import sha256
-from service.runtime.providers import Device, choose
+from service.runtime.providers import Device, choose, saturates
 from service.serving.engine import Engine, assemble, make_model, make_task
 from service.types import Sequence
 
@@ -116,6 +116,10 @@ class _Trial:
 
     def eight_bits(self, manifest: Manifest, *, must: bool) -> Manifest:
         """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
+        if saturates():
+            if must:
+                raise QualityError("this processor's products of eight bits overflow: convert on one that has VNNI")
+            return self._floats(manifest)
         self.report["cpu"] = "int8"
         for target in INT8:
             tried, lost, seconds = self._try(manifest, target)
@@ -127,6 +131,9 @@ class _Trial:
                 f"int8 loses at least {least:g} points, the gate allows {self._gate.points:g}: publish fp32, or allow "
                 "more with --gate-points"
             )
+        return self._floats(manifest)
+
+    def _floats(self, manifest: Manifest) -> Manifest:
         self.report["cpu"] = "float32"
         return _with(self._folder, manifest, self._network, CPU)
 

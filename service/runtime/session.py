@@ -103,8 +103,6 @@ def _session(path: Path, device: Device) -> ort.InferenceSession:
     # All models share one pool of threads: pools of their own would spin against each other for the same cores.
     options.use_per_session_threads = False
     options.log_severity_level = 3
-    # Processors without VNNI add two products of eight bits in sixteen and saturate; this picks a kernel that does not.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = ort.InferenceSession(str(path), options, providers=device.providers)
     except Exception as error:

@@ -1,6 +1,7 @@
 """One worker per device: asks the scheduler what runs next, runs some layers of it, hands the results back.
 
-What is not through after a step goes back to the scheduler with the work that is left, and may be overtaken there.
+A step ends when one of it is through, or between two layers when something came that goes first or fits in.  What is
+not through goes back to the scheduler with the work that is left.
 This is where blocking work leaves the event loop: one hop a step, to one thread, which alone touches the device.
 Every future is answered exactly once, by a result, an error or its own cancellation.
 """
@@ -59,7 +60,10 @@ class Worker:
     _runners: dict[ModelRef, Runner] = field(default_factory=dict)
     _keys: "itertools.count[int]" = field(default_factory=itertools.count)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _running: list[Job] = field(default_factory=list)  # in the step
+    _stop: bool = False  # the step is to end between layers; the device's thread reads it
     _busy_until: float = 0.0
+    _look_up: float = 0.0  # seconds between two looks at ``_stop``
 
     def __post_init__(self) -> None:
         self._scheduler = Scheduler(self.policy)
@@ -94,7 +98,6 @@ class Worker:
         passes.  Cancelling the caller drops the work.
         """
         now = self.clock()
-        self._admit(runner, rows, now, deadline, priority)
         loop = asyncio.get_running_loop()
         tickets: dict[int, _Ticket] = {}
         for row in rows:
@@ -103,7 +106,11 @@ class Worker:
                 key, runner.ref, len(row), _cost(runner, start), now, deadline, priority, runner.stepping.lane(start)
             )
             tickets[key] = _Ticket(runner, start, job, loop.create_future())
+        jobs = [ticket.job for ticket in tickets.values()]
+        self._admit(runner, jobs, now)
+        for job in jobs:
             self._scheduler.add(job)
+            self._stop = self._stop or self._passes(job)
         self._tickets |= tickets
         self._runners[runner.ref] = runner
         self._gauge()
@@ -119,35 +126,47 @@ class Worker:
             self._drop(tickets, "cancelled")
         return _outcomes(futures), _timings(list(tickets.values()))
 
-    def _admit(self, runner: Runner, rows: Seq[Sequence], now: float, deadline: float, priority: Priority) -> None:
+    def _admit(self, runner: Runner, jobs: Seq[Job], now: float) -> None:
         """Refuse now what would be late anyway: a client that hears so at once can still go elsewhere."""
         if not self.healthy:
             raise Unavailable("the device is down and being restarted; try again in a moment")
+        deadline, left = jobs[0].deadline, jobs[0].deadline - now
         if deadline <= now:
             raise _late()
-        tokens, left = sum(len(row) for row in rows), deadline - now
-        own = runner.cost.seconds(tokens, runner.budget * runner.stepping.share_of_a_step)
-        running = max(0.0, self._busy_until - now)  # what is left of the step that runs
+        tokens = sum(job.tokens for job in jobs)
+        own = runner.cost.seconds(tokens, runner.budget)
         refusal: ServiceError | None = None
         if tokens > self.max_queue_tokens:
             refusal = TooLarge(
                 f"the request has {tokens} tokens, and at most {self.max_queue_tokens} may wait: send it in parts"
             )
         elif self._scheduler.tokens + tokens > self.max_queue_tokens:
-            refusal = _busy("too much waits for the device already", self.backlog + running)
+            refusal = _busy("too much waits for the device already", self.backlog + max(0.0, self._busy_until - now))
         elif own > left:
             refusal = DeadlineExceeded(
                 f"{tokens} tokens take about {own:.1f} s here, longer than the deadline: send less, or a "
                 "later X-Deadline-Ms"
             )
         else:  # asked last, for it walks through what waits
-            each = runner.cost.marginal(tokens) / len(rows)
-            ahead = self._scheduler.ahead(each, now, priority) + running
+            ahead = self._ahead(max(jobs, key=lambda job: job.cost), now)
             if ahead + own > left:
                 refusal = _busy("what waits before it would make it miss its deadline", ahead + own - left)
         if refusal:
-            self.metrics.dropped.labels("refused").inc(len(rows))
+            self.metrics.dropped.labels("refused").inc(len(jobs))
             raise refusal
+
+    def _ahead(self, job: Job, now: float) -> float:
+        """Seconds of the device before ``job``: of what waits, and of the step that runs."""
+        running = max(0.0, self._busy_until - now)
+        if self._passes(job):
+            running = min(running, self._look_up)
+        return self._scheduler.ahead(job.cost, now, job.priority) + running
+
+    def _passes(self, job: Job) -> bool:
+        if not self._running:
+            return False
+        runner = self._runners[self._running[0].model]
+        return self._scheduler.passes(job, self._running, _limits(runner))
 
     def _drop(self, tickets: dict[int, _Ticket], reason: str) -> None:
         """Forget tickets that are still open.  One that is in a running step stays there; nobody reads its result."""
@@ -158,6 +177,7 @@ class Worker:
             elif not ticket.future.cancelled():
                 ticket.future.exception()  # read by nobody else where the caller left, and asyncio would complain
             self._scheduler.remove(key)
+        self._stop = self._stop or not any(job.key in self._tickets for job in self._running)  # it runs for nobody
         self._gauge()
 
     async def _supervise(self) -> None:
@@ -179,26 +199,29 @@ class Worker:
                 self.metrics.dropped.labels("deadline").inc()
             # A version that nobody asks any more must not be kept in memory from here.
             self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
-            limits = {ref: Limits(runner.budget, runner.padding) for ref, runner in self._runners.items()}
-            jobs = self._scheduler.next_step(limits)
+            limits = {ref: _limits(runner) for ref, runner in self._runners.items()}
+            self._running, self._stop = self._scheduler.next_step(limits), False
             self._gauge()
-            if jobs:
-                await self._step([self._tickets[job.key] for job in jobs])
+            if self._running:
+                await self._step([self._tickets[job.key] for job in self._running])
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
     async def _step(self, tickets: list[_Ticket]) -> None:
         runner, group = tickets[0].runner, [ticket.progress for ticket in tickets]
-        layers = runner.stepping.step(group, runner.budget)
-        passes = sum(map(len, group)) * layers / runner.stepping.layers  # of a token through the whole model
+        stepping, tokens = runner.stepping, sum(map(len, group))
         began = self.clock()
-        self._busy_until = began + runner.cost.seconds(passes, passes)
+        expected = tokens * stepping.end(group) / stepping.layers
+        self._busy_until = began + runner.cost.seconds(expected, expected)
+        self._look_up = runner.cost.marginal(tokens * stepping.piece(group, runner.budget) / stepping.layers)
+        soonest = min(ticket.job.deadline for ticket in tickets)
         loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self.executor, run_apart, runner, group, layers)
+        outcomes = await loop.run_in_executor(
+            self.executor, run_apart, runner, group, lambda: self._stop or self.clock() >= soonest
+        )
         ended = self._busy_until = self.clock()
-        runner.cost.observe(passes, ended - began)
-        self._observe(runner, group, layers, ended - began)
+        self._observe(runner, group, outcomes, ended - began)
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             ticket.started, ticket.finished = ticket.started or began, ended
             self._settle(ticket, outcome)
@@ -223,13 +246,22 @@ class Worker:
         saved = len(progress) * (runner.stepping.layers - progress.depth)
         self.metrics.layers.labels(*label, "saved").inc(saved)
 
-    def _observe(self, runner: Runner, group: Seq[Progress], layers: int, seconds: float) -> None:
+    def _observe(
+        self, runner: Runner, group: Seq[Progress], outcomes: Seq[Progress | ServiceError], seconds: float
+    ) -> None:
         label = (runner.ref.name, str(runner.ref.version))
         tokens, longest = sum(map(len, group)), max(map(len, group))
+        layers = sum(
+            len(before) * (after.depth - before.depth)
+            for before, after in zip(group, outcomes, strict=True)
+            if isinstance(after, Progress)
+        )
+        if layers:
+            runner.cost.observe(layers / runner.stepping.layers, seconds)
         self.metrics.steps.labels(*label).inc()
         self.metrics.step_sequences.labels(*label).observe(len(group))
         self.metrics.step_tokens.labels(*label).observe(tokens)
-        self.metrics.layers.labels(*label, "run").inc(tokens * layers)
+        self.metrics.layers.labels(*label, "run").inc(layers)
         self.metrics.padding_avoided.labels(*label).inc(len(group) * longest - tokens)
         self.metrics.device_busy.inc(seconds)
         self.metrics.token_budget.labels(*label).set(runner.budget)  # out of memory halves it
@@ -254,6 +286,10 @@ class Worker:
     def _gauge(self) -> None:
         self.metrics.queue_sequences.set(len(self._scheduler))
         self.metrics.queue_tokens.set(self._scheduler.tokens)
+
+
+def _limits(runner: Runner) -> Limits:
+    return Limits(runner.budget, runner.padding)
 
 
 def _cost(runner: Runner, progress: Progress) -> float:

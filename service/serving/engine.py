@@ -1,6 +1,7 @@
 """One loaded version of a model: encode, run on the device, decode."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Sequence as Seq
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +12,10 @@ from typing import ParamSpec, TypeVar
 from service.errors import DeviceError
 from service.repository.manifest import Manifest
 from service.repository.store import check_files, read_manifest
-from service.runtime.providers import Device
+from service.runtime.providers import Device, saturates
 from service.runtime.session import Model
 from service.serving.admission import CostModel
-from service.serving.stepping import Progress, Stepping, advance
+from service.serving.stepping import Progress, Stepping, Stop, advance
 from service.serving.warmup import measure_budget, measure_layers
 from service.tasks.classification import Classification
 from service.tasks.exits import ExitPolicy
@@ -22,10 +23,11 @@ from service.tasks.question_answering import QuestionAnswering
 from service.tasks.text import Tokenizer
 from service.types import Floats, ModelRef, Sequence
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 Task = Classification | QuestionAnswering
-PADDED = 0.15  # more work than this in padded attention, and a row waits for a step of its like
+PADDED = 0.03  # more work than this in padded attention, and a row waits for a step of its like
 LONG_TEXT = 4_000  # code points; tokenizing more takes longer than a hop to a thread, and would hold up the loop
 
 
@@ -58,27 +60,23 @@ class Engine:
         """Logits of each row, through all layers or as far as the policy asks."""
         if not (early_exit and self.stepping.exits):
             return self.model.run(rows)
-        logits, _ = self._through(self.stepping, rows, self.stepping.layers)
-        return logits
+        return self._through(self.stepping, rows, self.stepping.layers)
 
-    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
-        return advance(self.model, self.stepping, group, layers)
+    def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]:
+        return advance(self.model, self.stepping, group, self.stepping.piece(group, self.budget), stop)
 
-    def walk(self, rows: Seq[Sequence], layers: int) -> int:
-        _, steps = self._through(self.stepping.patient(), rows, layers)
-        return steps
+    def walk(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
+        self._through(replace(self.stepping.patient(), layers=depth), rows, piece)
 
-    def _through(self, stepping: Stepping, rows: Seq[Sequence], layers: int) -> tuple[list[Floats], int]:
-        """Everyone to their end, at most ``layers`` at a time: logits of each row, and the number of steps."""
+    def _through(self, stepping: Stepping, rows: Seq[Sequence], piece: int) -> list[Floats]:
+        """Logits of each row, everyone going to their end."""
         done: dict[int, Floats] = {}
-        waiting, steps = dict(enumerate(map(Progress, rows))), 0
+        waiting = dict(enumerate(map(Progress, rows)))
         while waiting:
-            group = list(waiting.values())
-            moved = advance(self.model, stepping, group, min(layers, stepping.end(group)))
-            at = dict(zip(waiting, moved, strict=True))
+            at = dict(zip(waiting, advance(self.model, stepping, list(waiting.values()), piece), strict=True))
             done |= {index: one.logits for index, one in at.items() if one.logits is not None}
-            waiting, steps = {index: one for index, one in at.items() if one.logits is None}, steps + 1
-        return [done[index] for index in range(len(rows))], steps
+            waiting = {index: one for index, one in at.items() if one.logits is None}
+        return [done[index] for index in range(len(rows))]
 
     async def text_work(self, size: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` on ``size`` code points: here where that is quick, beside the loop where it is not."""
@@ -99,6 +97,8 @@ def load(folder: Path, device: Device, *, budget: int = 0, layers_per_step: int 
     manifest = read_manifest(folder)
     check_files(folder, manifest)
     task, model = make_task(folder, manifest), make_model(folder, manifest, device)
+    if manifest.graphs[device.kind].float32_layers and saturates():
+        log.warning("%s runs in float32: products of eight bits overflow on this processor, which has no VNNI", folder)
     engine = assemble(manifest, task, model, early_exit=early_exit)
     engine.padding = attention_padding(manifest) if device.kind == "cpu" else math.inf
     measured = measure_budget(engine, device)
@@ -143,11 +143,14 @@ def make_task(folder: Path, manifest: Manifest) -> Task:
 
 
 def make_model(folder: Path, manifest: Manifest, device: Device, *, exact: bool = False) -> Model:
-    """``exact``: in float32 where the device computes in eight bits, to compare others with."""
+    """``exact``: in float32 where the graphs are in eight bits, to compare others with.
+
+    So it is too on a processor whose products of eight bits cannot be trusted.
+    """
     graphs = manifest.graphs.get(device.kind)
     if graphs is None:
         raise DeviceError(f"{folder} has no graphs for {device.kind}; convert the checkpoint again")
     files = {part: folder / getattr(graphs, part) for part in ("embed", "layers", "head")}
-    if exact and graphs.float32_layers:
+    if graphs.float32_layers and (exact or saturates()):
         files["layers"] = folder / graphs.float32_layers
     return Model(files, device, layers=manifest.layers, pooled=manifest.task == "text-classification")

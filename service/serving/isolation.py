@@ -8,7 +8,7 @@ import numpy as np
 
 from service.errors import InferenceFailed, OutOfMemory, ServiceError
 from service.serving.admission import CostModel
-from service.serving.stepping import Progress, Stepping
+from service.serving.stepping import Progress, Stepping, Stop
 from service.types import ModelRef
 
 log = logging.getLogger(__name__)
@@ -25,13 +25,13 @@ class Runner(Protocol):
     stepping: Stepping
     padding: float  # see Limits
 
-    def step(self, group: Seq[Progress], layers: int) -> list[Progress]: ...
+    def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]: ...
 
 
-def run_apart(runner: Runner, group: Seq[Progress], layers: int) -> list[Progress | ServiceError]:
+def run_apart(runner: Runner, group: Seq[Progress], stop: Stop) -> list[Progress | ServiceError]:
     """Step ``group`` together; where that fails, in halves, until what fails stands alone.  In the device's thread."""
     try:
-        return [_finite(one) for one in runner.step(group, layers)]
+        return [_finite(one) for one in runner.step(group, stop)]
     except Exception as error:
         if isinstance(error, OutOfMemory) and len(group) > 1:
             runner.budget = max(1, sum(map(len, group)) // 2)
@@ -42,7 +42,7 @@ def run_apart(runner: Runner, group: Seq[Progress], layers: int) -> list[Progres
             log.error("%s failed on a sequence of %d tokens", runner.ref, len(group[0]), exc_info=error)
             return [InferenceFailed("the model failed on this text; the log says why")]
         half = len(group) // 2
-        return run_apart(runner, group[:half], layers) + run_apart(runner, group[half:], layers)
+        return run_apart(runner, group[:half], stop) + run_apart(runner, group[half:], stop)
 
 
 def _finite(one: Progress) -> Progress | ServiceError:

@@ -16,7 +16,7 @@ import bisect
 import heapq
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence as Seq
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -27,7 +27,7 @@ LOOK_AHEAD = 64  # sequences too long for what is left of a budget that are pass
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    ageing: float = 0.1
+    ageing: float = 0.02
     bulk_delay: float = 30.0  # seconds
 
     def rank(self, cost: float, arrived: float, priority: Priority) -> float:
@@ -118,10 +118,17 @@ class Scheduler:
         if not self._queues:
             return []
         queue = min(self._queues.values(), key=lambda queue: queue[0].rank)
-        chosen = list(_fill(queue, limits[queue[0].job.model]))
+        chosen = list(_fill((ranked.job for ranked in queue), limits[queue[0].job.model]))
         for job in chosen:
             self.remove(job.key)
         return chosen
+
+    def passes(self, job: Job, running: Seq[Job], limits: Limits) -> bool:
+        """Is a step of ``running`` to end between two layers for ``job``: does it go first, or fit in beside them?"""
+        rank = self.policy.rank(job.cost, job.arrived, job.priority)
+        if any(rank < self.policy.rank(one.cost, one.arrived, one.priority) for one in running):
+            return True
+        return job.model == running[0].model and len(list(_fill([*running, job], limits))) == len(running) + 1
 
     def waiting(self, model: ModelRef) -> bool:
         return model in self._queues
@@ -139,9 +146,9 @@ class _Ranked:
     job: Job
 
 
-def _fill(queue: list[_Ranked], limits: Limits) -> Iterator[Job]:
-    lane, rows, tokens, squares, longest, passed_over = queue[0].job.lane, 0, 0, 0, 0, 0
-    for job in (ranked.job for ranked in queue):
+def _fill(queue: Iterable[Job], limits: Limits) -> Iterator[Job]:
+    lane, rows, tokens, squares, longest, passed_over = None, 0, 0, 0, 0, 0
+    for job in queue:
         length = job.tokens
         total, widest = tokens + length, max(longest, length)
         padding = (rows + 1) * widest**2 - (squares + length**2)
@@ -152,6 +159,6 @@ def _fill(queue: list[_Ranked], limits: Limits) -> Iterator[Job]:
                 return
             continue
         yield job
-        rows, tokens, squares, longest = rows + 1, total, squares + length**2, widest
+        lane, rows, tokens, squares, longest = job.lane, rows + 1, total, squares + length**2, widest
         if tokens >= limits.tokens:
             return

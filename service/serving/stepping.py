@@ -4,7 +4,7 @@ ALBERT runs the same layer at every depth, so sequences of different depths shar
 between layers.  In other encoders a batch waits for its last member; here nobody waits.
 """
 
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,12 @@ from service.runtime.packing import Pack
 from service.runtime.session import Hidden, Model
 from service.tasks.exits import ExitPolicy, Opinion, opinions
 from service.types import Floats, Sequence
+
+Stop = Callable[[], bool]
+
+
+def never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +45,9 @@ class Progress:
 class Stepping:
     """The way through a model of ``layers`` layers.
 
-    ``mixes``: all layers are one, so that sequences of different depths share a step.  ``layers_per_step``: how few
-    layers a step of a full budget may run without being slower by much; 0, all that there are.  ``mean_depth``: where
-    ``exits`` are expected on average.
+    ``mixes``: all layers are one, so that sequences of different depths share a step.  ``layers_per_step``: after how
+    few layers of a full budget one may look at what came meanwhile without being slower by much; 0, after all.
+    ``mean_depth``: where ``exits`` are expected on average.
     """
 
     layers: int
@@ -60,20 +66,14 @@ class Stepping:
         end = self.mean_depth if self.exits and one.early_exit else self.layers
         return max(1.0, end - one.depth) / self.layers
 
-    @property
-    def share_of_a_step(self) -> float:
-        """Of a whole pass, in a full step."""
-        return (self.layers_per_step or self.layers) / self.layers
+    def piece(self, group: Seq[Progress], budget: int) -> int:
+        """After how many layers of ``group`` one looks at what came meanwhile: the fewer the more tokens it has.
 
-    def step(self, group: Seq[Progress], budget: int) -> int:
-        """How many layers ``group`` runs next: up to where the first may leave, and the fewer the more tokens it has.
-
-        Every step is about the work of ``budget`` tokens through ``layers_per_step`` layers: what comes meanwhile waits
-        for no more than that.  A single short text goes through all layers at once, a long one layer by layer.
+        It is about the work of ``budget`` tokens through ``layers_per_step`` layers: nobody who may pass waits longer.
         """
         if not self.layers_per_step:
-            return self.end(group)
-        return min(self.end(group), max(1, budget * self.layers_per_step // sum(map(len, group))))
+            return self.layers
+        return max(1, budget * self.layers_per_step // sum(map(len, group)))
 
     def end(self, group: Seq[Progress]) -> int:
         """How many layers ``group`` may run until the first of them may leave."""
@@ -103,24 +103,47 @@ class Stepping:
         return self.exits.first - self.exits.window + 1
 
 
-def advance(model: Model, stepping: Stepping, group: Seq[Progress], layers: int) -> list[Progress]:
-    """``group`` after ``layers`` more layers, in its order.  Runs on the device, in the device's thread."""
+def advance(model: Model, stepping: Stepping, group: Seq[Progress], piece: int, stop: Stop = never) -> list[Progress]:
+    """``group``, in its order, once one of it has left or ``stop`` said so after a piece of ``piece`` layers.
+
+    Runs on the device, in the device's thread.
+    """
     order = sorted(range(len(group)), key=lambda index: group[index].hidden is not None)  # those that begin, first
-    begun = [group[index] for index in order]
-    pack = Pack.of([one.sequence for one in begun])
-    hidden = model.advance(_entered(model, begun, pack), pack, layers)
-    moved = [replace(one, depth=one.depth + layers, hidden=None) for one in begun]
+    going = [group[index] for index in order]
+    pack = Pack.of([one.sequence for one in going])
+    hidden = _entered(model, going, pack)
+    while True:
+        before, hidden = hidden.depth, _run(model, hidden, pack, stepping.end(going), piece, stop)
+        going = [replace(one, depth=one.depth + hidden.depth - before, hidden=None) for one in going]
+        going = _heard(model, stepping, going, hidden, pack)
+        if any(one.logits is not None for one in going) or stop():
+            break
+    if any(one.logits is None for one in going):
+        states = model.states(hidden, pack)
+        going = [replace(one, hidden=states[i].copy()) if one.logits is None else one for i, one in enumerate(going)]
+    placed = dict(zip(order, going, strict=True))
+    return [placed[index] for index in range(len(group))]
+
+
+def _run(model: Model, hidden: Hidden, pack: Pack, layers: int, piece: int, stop: Stop) -> Hidden:
+    """Through ``layers`` layers, or fewer where ``stop`` says so between two pieces."""
+    end = hidden.depth + layers
+    while True:
+        hidden = model.advance(hidden, pack, min(piece, end - hidden.depth))
+        if hidden.depth == end or stop():
+            return hidden
+
+
+def _heard(model: Model, stepping: Stepping, going: Seq[Progress], hidden: Hidden, pack: Pack) -> list[Progress]:
+    """What the head says of those about whom it is to be asked at their depth; who is sure enough has logits then."""
+    moved = list(going)
     asked = [index for index, one in enumerate(moved) if stepping.listens(one)]
     if asked:
         logits = model.finish(hidden, pack, asked)
         said = opinions(logits, stepping.temperature) if stepping.exits else [None] * len(asked)
         for index, values, one_said in zip(asked, logits, said, strict=True):
             moved[index] = _answered(moved[index], stepping, values, one_said)
-    if any(one.logits is None for one in moved):
-        states = model.states(hidden, pack)
-        moved = [replace(one, hidden=states[i].copy()) if one.logits is None else one for i, one in enumerate(moved)]
-    placed = dict(zip(order, moved, strict=True))
-    return [placed[index] for index in range(len(group))]
+    return moved
 
 
 def _entered(model: Model, begun: Seq[Progress], pack: Pack) -> Hidden:

@@ -1,5 +1,11 @@
-"""What a device is asked before a model serves: how many tokens make a full step, and how few layers it may run."""
+"""What a device is asked before a model serves: how many tokens make a full step, and after how few layers to look up.
 
+Layers are alike, so a few of them tell of all, and every size is timed several times in turn: what disturbs the machine
+for a moment then meets one timing of each, and not all of one.
+"""
+
+import itertools
+import math
 import time
 from collections.abc import Callable, Sequence as Seq
 from typing import Protocol
@@ -14,8 +20,10 @@ from service.types import Sequence
 
 Clock = Callable[[], float]
 NEARLY = 0.95  # of the best rate is as good as the best
-STEPPING = 0.02  # of the time of a pass is what its steps may cost
-HANDOVER = 0.0003  # seconds that the loop and the scheduler take between two steps
+STEPPING = 0.02  # of the time of a pass is what looking up between its layers may cost
+SMALLEST, LARGEST = 16, {"cpu": 512, "cuda": 32_768}  # tokens
+ROUNDS = 2
+SEEN = 0.002  # seconds that the shortest timing should take, for what shares the processor with it not to decide it
 
 
 class Warmable(Protocol):
@@ -25,52 +33,63 @@ class Warmable(Protocol):
     @property
     def max_length(self) -> int: ...
 
-    def walk(self, rows: Seq[Sequence], layers: int) -> int:
-        """Through the whole model, nobody leaving early, ``layers`` at a time; returns the number of steps."""
+    def walk(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
+        """Through the first ``depth`` layers and the head, nobody leaving early, ``piece`` layers at a time."""
 
 
 def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_counter) -> int:
-    """Time steps of growing size, teach the cost model, and return the smallest budget that is about as fast as any.
-
-    Each size runs once unmeasured: the first run of a shape pays for memory and for choosing kernels.
-    """
-    largest = 512 if device.kind == "cpu" else 32_768
-    rates: dict[int, float] = {}
-    tokens = 16
-    while tokens <= largest and not _flat(rates):
-        rows = _rows(tokens, engine.max_length)
-        ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
+    """Time steps of growing size, teach the cost model, and return the smallest budget that is about as fast as any."""
+    depth = _depth(engine, clock)
+    seconds: dict[int, float] = {}
+    sizes = itertools.takewhile(lambda size: size <= LARGEST[device.kind], (SMALLEST << n for n in itertools.count()))
+    fitting: dict[int, list[Sequence]] = {}
+    for size in sizes:
+        rows = _rows(size, engine.max_length)
         try:
-            rates[ran] = ran / _pass(engine, rows, engine.stepping.layers, clock, learn=True)
+            engine.walk(rows, depth, depth)  # the first run of a shape pays for memory and for choosing kernels
+            seconds[size] = _time(engine, rows, depth, depth, clock)
         except OutOfMemory:
-            if not rates:
+            if not seconds:
                 raise
             break  # what fits is known now
-        tokens *= 2
+        fitting[size] = rows
+        if _flat({n: n / value for n, value in seconds.items()}):
+            break
+    rates: dict[int, float] = {}
+    for size, rows in [*fitting.items()] * ROUNDS:
+        seconds[size] = min(seconds[size], _time(engine, rows, depth, depth, clock))
+    for size, rows in fitting.items():
+        ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
+        engine.cost.observe(ran * depth / engine.stepping.layers, seconds[size])
+        rates[ran] = ran / seconds[size]
     return choose_budget(rates)
 
 
 def measure_layers(engine: Warmable, budget: int, clock: Clock = time.perf_counter) -> int:
-    """The fewest layers a step, of those that divide the depth, with which a full pass is about as fast as in one."""
-    rows, whole = _rows(budget, engine.max_length), engine.stepping.layers
-    at_once = _pass(engine, rows, whole, clock)
-    for layers in (n for n in range(1, whole) if whole % n == 0):
-        if _pass(engine, rows, layers, clock) <= at_once * (1 + STEPPING):
-            return layers
-    return whole
+    """After how few layers of a full step it costs next to nothing to look up."""
+    layers = engine.stepping.layers
+    if layers == 1:
+        return 1
+    few = _rows(2, engine.max_length)  # the price does not depend on the size, and shows best beside little work
+    engine.walk(few, layers, 1)
+    at_once, apart = (min(_time(engine, few, layers, piece, clock) for _ in range(2 * ROUNDS)) for piece in (layers, 1))
+    price = max(0.0, apart - at_once) / (layers - 1)
+    layer = engine.cost.seconds(budget, budget) / layers
+    return min(layers, max(1, math.ceil(price / (STEPPING * layer)))) if layer else 1
 
 
-def _pass(engine: Warmable, rows: Seq[Sequence], layers: int, clock: Clock, *, learn: bool = False) -> float:
-    """Seconds of the fastest of three passes, after one that is not measured; the cost model may learn from them."""
-    engine.walk(rows, layers)
-    tokens, seconds = sum(map(len, rows)), []
-    for _ in range(3):
-        began = clock()
-        steps = engine.walk(rows, layers)
-        seconds.append(clock() - began + steps * HANDOVER)
-        if learn:
-            engine.cost.observe(tokens / steps, seconds[-1] / steps)
-    return min(seconds)
+def _depth(engine: Warmable, clock: Clock) -> int:
+    """As few layers as can be timed well in the smallest step."""
+    rows, layers = _rows(SMALLEST, engine.max_length), engine.stepping.layers
+    engine.walk(rows, layers, layers)
+    one = max(1e-9, min(_time(engine, rows, 1, 1, clock) for _ in range(ROUNDS)))
+    return min(layers, math.ceil(SEEN / one))
+
+
+def _time(engine: Warmable, rows: Seq[Sequence], depth: int, piece: int, clock: Clock) -> float:
+    began = clock()
+    engine.walk(rows, depth, piece)
+    return clock() - began
 
 
 def choose_budget(rates: dict[int, float]) -> int:

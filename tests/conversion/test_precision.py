@@ -8,13 +8,21 @@ import pytest
 
 from service.conversion import precision
 from service.conversion.pipeline import Options, convert, verify_published
-from service.conversion.precision import Gate
+from service.conversion.precision import Gate, staged_engine
 from service.errors import CheckpointError, QualityError
 from service.repository.store import check_files, read_manifest
-from service.runtime.providers import choose
+from service.runtime.providers import choose, saturates
+from service.serving import engine as engines
 from service.serving.engine import Engine, load
 from tests.checkpoints import save_checkpoint
 from tests.fakes import row
+
+
+@pytest.fixture
+def trusted() -> None:
+    choose("cpu")
+    if saturates():
+        pytest.skip("products of eight bits overflow on this processor")
 
 
 def gate(full: float, *lower: float, half: float = 90.0) -> Gate:
@@ -35,6 +43,7 @@ def products(folder: Path) -> int:
     return sum(node.op_type == "MatMulIntegerToFloat" for node in body.node)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoint: str) -> None:
     folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 89.6)))
     manifest = read_manifest(folder)
@@ -49,6 +58,7 @@ def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoi
     assert verify_published(folder, checkpoint)["max_difference_in_batches"] < 1e-5
 
 
+@pytest.mark.usefixtures("trusted")
 def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) -> None:
     folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 89.9)))
 
@@ -56,10 +66,29 @@ def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) 
     assert [entry["lost"] for entry in read_manifest(folder).precision["tried"]] == [0, 50, pytest.approx(0.1)]
 
 
+@pytest.mark.usefixtures("trusted")
 def test_nothing_is_published_where_eight_bits_fail_and_were_asked_for(tmp_path: Path, checkpoint: str) -> None:
     with pytest.raises(QualityError, match="loses at least 5 points"):
         convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 50, 60, 85)))
     assert not [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("trusted")
+def test_where_eight_bits_overflow_float32_is_served_and_published(
+    tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 90)))
+    bits, exact = load(folder, choose("cpu")), staged_engine(folder, read_manifest(folder), exact=True)
+    for module in (engines, precision):
+        monkeypatch.setattr(module, "saturates", lambda: True)
+    (wanted,), (given,) = exact.run([row(9)]), load(folder, choose("cpu")).run([row(9)])
+
+    assert (wanted == given).all()
+    assert (wanted != bits.run([row(9)])[0]).any()
+    with pytest.raises(QualityError, match="VNNI"):
+        convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90)))
+    auto = read_manifest(convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90))))
+    assert auto.graphs["cpu"].precision == auto.precision["cpu"] == "float32"
 
 
 def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
@@ -68,6 +97,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
     monkeypatch.setattr(precision, "speed", timed)
 
 
+@pytest.mark.usefixtures("trusted")
 def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speeds(monkeypatch, 1.0, 5.0, 0.4)
     folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90)))
@@ -75,6 +105,7 @@ def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, m
     assert read_manifest(folder).graphs["cpu"].precision == "int8"
 
 
+@pytest.mark.usefixtures("trusted")
 def test_auto_keeps_float32_where_nothing_passes_or_is_faster(
     tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from service.errors import (
 from service.metrics import Metrics
 from service.serving.admission import CostModel
 from service.serving.device import Outcome, Worker
-from service.serving.stepping import Progress, Stepping
+from service.serving.stepping import Progress, Stepping, Stop
 from service.tasks.exits import ExitPolicy
 from service.types import Floats, ModelRef, Priority, Sequence, Timings
 from tests.fakes import FakeRunner, ManualClock, row, until
@@ -574,6 +574,25 @@ async def test_a_short_text_passes_a_long_one_between_its_layers(worker: Worker)
     assert runner.steps == [[1], [2], [1], [1], [1]]
 
 
+async def test_one_that_goes_later_and_does_not_fit_in_waits_for_the_end(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=64, stepping=steps_of(3))
+    async with held(worker, runner, first=1, tokens=60):
+        other = submit(worker, runner, [2], tokens=60)
+        await waiting(worker, 1)
+    assert await answers(other) == [2]
+    assert runner.steps == [[1]] * 3 + [[2]] * 3
+    assert value(worker, "steps_total", model="fake", version="1") == 2
+
+
+async def test_who_may_pass_is_not_refused_for_a_long_step_that_runs(worker: Worker) -> None:
+    runner = FakeRunner(cost=Known(), budget=8, stepping=steps_of(64))
+    async with held(worker, runner, first=1, tokens=64) as long:  # 8 s, one eighth of a second a layer
+        short = submit(worker, runner, [2], tokens=1, deadline=worker.clock() + 0.5)
+        await waiting(worker, 1)
+    assert await answers(short) == [2]
+    assert await answers(long) == [1]
+
+
 async def test_those_of_different_depths_share_a_step(worker: Worker) -> None:
     runner = FakeRunner(cost=Known(), budget=64, stepping=steps_of(3))
     async with held(worker, runner, first=1, tokens=33) as early:
@@ -633,8 +652,8 @@ async def test_one_that_fails_between_layers_fails_alone(worker: Worker) -> None
 class Leaving(FakeRunner):
     """Rows leave after as many layers as their first id says; those who asked for all layers, after all."""
 
-    def step(self, group: Seq[Progress], layers: int) -> list[Progress]:
-        moved = FakeRunner.step(self, group, layers)
+    def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]:
+        moved = FakeRunner.step(self, group, stop)
         return [
             replace(one, logits=np.array([one.sequence.ids[0]], dtype=np.float32))
             if one.early_exit and one.depth >= one.sequence.ids[0]

@@ -224,6 +224,25 @@ def test_one_that_exceeds_the_budget_runs_alone() -> None:
     assert [one.key for one in scheduler.next_step({A: Limits(100)})] == [0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({"tokens": 60, "cost": 0.01}, True),  # goes first
+        ({"tokens": 60, "cost": 0.5}, False),
+        ({"tokens": 60, "cost": 0.01, "model": B}, True),
+        ({"tokens": 10, "cost": 0.5}, True),  # fits in beside it
+        ({"tokens": 10, "cost": 0.5, "model": B}, False),
+        ({"tokens": 10, "cost": 0.5, "lane": 1}, False),
+        ({"tokens": 60, "cost": 0.01, "priority": Priority.BULK}, False),
+        ({"tokens": 60, "cost": 0.099, "arrived": 101.0}, False),  # what waited longer goes first
+    ],
+)
+def test_a_step_ends_for_one_that_goes_before_it_or_fits_in(changes: dict[str, object], passes: bool) -> None:
+    scheduler = Scheduler(Policy(ageing=0.1))
+
+    assert scheduler.passes(job(2, **changes), [job(1, tokens=54)], Limits(64)) is passes
+
+
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     cost=st.floats(0.1, 1.0), priority=PRIORITY, ageing=st.floats(0.1, 1.0), delay=st.floats(0, 5.0),

@@ -43,8 +43,8 @@ def walk(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) ->
         keys = list(dict.fromkeys([first, *others]))
         draw.shuffle(keys)
         group = [state[key] for key in keys]
-        layers = draw.randint(1, stepping.end(group))
-        for key, one in zip(keys, advance(engine.model, stepping, group, layers), strict=True):
+        piece, stop = draw.randint(1, stepping.layers), lambda: draw.random() < 0.5
+        for key, one in zip(keys, advance(engine.model, stepping, group, piece, stop), strict=True):
             state[key] = one
             if one.logits is not None:
                 done[key] = state.pop(key)
@@ -72,7 +72,7 @@ def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy:
     for sequence in rows:
         at = Progress(sequence)
         while at.logits is None:
-            (at,) = advance(engine.model, asked, [at], 1)
+            (at,) = advance(engine.model, asked, [at], 1, lambda: True)
         heard.append(list(at.heard))
     stepping = replace(engine.stepping, exits=policy)
     ends = walk(engine, rows, 1, stepping)
@@ -96,11 +96,11 @@ def test_who_asks_for_full_depth_gets_it_beside_those_who_leave(engine: Engine) 
     rows = some_rows(4)
     stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 0.0))
     patient, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
-    first = advance(engine.model, stepping, [patient, hasty], stepping.end([patient, hasty]))
+    first = advance(engine.model, stepping, [patient, hasty], 1)
 
     assert first[1].logits is not None
     assert first[0].logits is None or engine.manifest.layers == 1
-    (last,) = advance(engine.model, stepping, [first[0]], stepping.end([first[0]]))
+    (last,) = advance(engine.model, stepping, [first[0]], 1)
     assert last.logits is not None
     assert difference([last.logits], engine.run([rows[0]])) < NEAR
 
@@ -122,19 +122,35 @@ def test_no_step_passes_a_depth_at_which_the_head_must_be_asked(
 @given(
     st.integers(1, 24), st.integers(0, 24), st.lists(st.integers(2, 300), min_size=1, max_size=9), st.integers(1, 500)
 )
-def test_a_small_group_goes_far_and_a_full_one_stops_soon(
+def test_a_small_group_goes_far_before_it_looks_up_and_a_full_one_looks_up_soon(
     layers: int, least: int, lengths: list[int], budget: int
 ) -> None:
     stepping = Stepping(layers, layers_per_step=min(least, layers))
-    group = [Progress(row(length)) for length in lengths]
-    chosen, tokens = stepping.step(group, budget), sum(lengths)
+    piece, tokens = stepping.piece([Progress(row(length)) for length in lengths], budget), sum(lengths)
 
-    assert 1 <= chosen <= layers
     if stepping.layers_per_step:
-        assert chosen == 1 or chosen * tokens <= budget * stepping.layers_per_step
-        assert chosen == layers or (chosen + 1) * tokens > budget * stepping.layers_per_step
+        assert piece == 1 or piece * tokens <= budget * stepping.layers_per_step
+        assert (piece + 1) * tokens > budget * stepping.layers_per_step
     else:
-        assert chosen == layers
+        assert piece == layers
+
+
+@pytest.mark.parametrize("piece", [1, 2, 5])
+def test_it_stops_after_a_piece_where_it_is_told_to_and_goes_on_where_it_is_not(engine: Engine, piece: int) -> None:
+    stepping = replace(engine.stepping, exits=None)
+    (stopped,) = advance(engine.model, stepping, [Progress(row(9))], piece, lambda: True)
+    (ended,) = advance(engine.model, stepping, [Progress(row(9))], piece, lambda: False)
+
+    assert stopped.depth == min(piece, stepping.layers)
+    assert ended.depth == stepping.layers
+    assert ended.logits is not None
+
+
+def test_it_goes_on_by_itself_where_the_head_was_asked_and_nobody_leaves(engine: Engine) -> None:
+    stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 2.0))
+    (ended,) = advance(engine.model, stepping, [Progress(row(9))], 1)
+
+    assert ended.depth == len(ended.heard) == stepping.layers
 
 
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:

@@ -1,5 +1,6 @@
-"""What the warm-up finds: a budget, how few layers a step may run, and what both cost."""
+"""What the warm-up finds: a budget, after how few layers one may look up, and what a step costs."""
 
+import math
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -9,14 +10,14 @@ from service.errors import OutOfMemory
 from service.runtime.providers import Device, choose
 from service.serving.admission import CostModel
 from service.serving.stepping import Stepping
-from service.serving.warmup import HANDOVER, choose_budget, measure_budget, measure_layers
+from service.serving.warmup import choose_budget, measure_budget, measure_layers
 from service.types import Sequence
 from tests.fakes import ManualClock
 
 
 @dataclass
 class Timed:
-    """Takes ``per_step`` seconds a step and ``per_token`` a token of a hand-held clock."""
+    """Takes ``per_step`` seconds to begin, ``per_token`` for a token through all layers, ``price`` a piece."""
 
     per_step: float
     per_token: float
@@ -24,6 +25,7 @@ class Timed:
     max_length: int = 64
     layers: int = 12
     memory: int = 1_000_000
+    price: float = 0.0
     cost: CostModel = field(default_factory=CostModel)
     sizes: list[int] = field(default_factory=list)
     stepping: Stepping = field(init=False)
@@ -31,14 +33,13 @@ class Timed:
     def __post_init__(self) -> None:
         self.stepping = Stepping(self.layers)
 
-    def walk(self, rows: Seq[Sequence], layers: int) -> int:
+    def walk(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
         tokens = sum(map(len, rows))
         if tokens > self.memory:
             raise OutOfMemory("full")
         self.sizes.append(tokens)
-        steps = self.layers // layers
-        self.clock.advance((self.per_step - HANDOVER) * steps + self.per_token * tokens)
-        return steps
+        pieces = math.ceil(depth / piece)
+        self.clock.advance(self.per_step + self.price * pieces + self.per_token * tokens * depth / self.layers)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +56,12 @@ def test_the_budget_is_the_smallest_size_that_is_about_as_fast_as_any(rates: dic
 
 
 def test_it_teaches_the_cost_and_stops_where_larger_steps_gain_nothing() -> None:
-    flat, steep = Timed(HANDOVER, 0.1), Timed(0.5, 0.0001)
+    flat, steep = Timed(0.0, 0.1), Timed(0.5, 0.0001)
 
     assert measure_budget(flat, choose("cpu"), flat.clock) == 16
     assert max(flat.sizes) == 64
     assert measure_budget(steep, choose("cpu"), steep.clock) == 512
-    assert steep.cost.coefficients == pytest.approx((0.5, 0.0001), rel=1e-6)
+    assert steep.cost.coefficients == pytest.approx((0.5, 0.0001), rel=1e-4)
 
 
 def test_no_row_is_longer_than_the_model_can_see() -> None:
@@ -83,23 +84,35 @@ def test_a_device_that_runs_out_of_memory_keeps_to_what_fits() -> None:
     assert measure_budget(engine, Device("cuda"), engine.clock) == 512
 
 
+def test_layers_that_take_long_are_timed_one_at_a_time_and_quick_ones_together() -> None:
+    slow, quick = Timed(0.0, 0.01), Timed(0.0, 1e-6)
+    for engine in (slow, quick):
+        measure_budget(engine, choose("cpu"), engine.clock)
+
+    assert slow.clock() - 100 < 16 * 0.01 + 16 * 0.01 / 12 * 50
+    assert quick.cost.coefficients[1] == pytest.approx(1e-6)
+
+
 @pytest.mark.parametrize(
-    ("per_step", "layers"),
+    ("price", "layers"),
     [
-        (0.0002, 1),  # twelve steps cost 2.2 ms more than one, beside the 128 ms of the tokens
-        (0.0005, 2),  # six do 2.5 ms
-        (0.001, 4),
-        (0.05, 12),  # each step costs a good part of the whole
+        (0.0, 1),
+        (0.0002, 1),  # beside the 10.7 ms of a layer
+        (0.0005, 3),
+        (0.001, 5),
+        (0.05, 12),  # each look costs more than a layer
     ],
 )
-def test_a_step_runs_as_few_layers_as_cost_next_to_nothing(per_step: float, layers: int) -> None:
-    engine = Timed(per_step, 0.001)
+def test_one_looks_up_after_as_few_layers_as_cost_next_to_nothing(price: float, layers: int) -> None:
+    engine = Timed(0.0, 0.001, price=price)
+    engine.cost.observe(128, 0.128)
 
     assert measure_layers(engine, 128, engine.clock) == layers
 
 
-@pytest.mark.parametrize("layers", [1, 5, 6, 24])
-def test_the_layers_of_a_step_divide_the_depth(layers: int) -> None:
-    engine = Timed(0.001, 0.001, layers=layers)
+@pytest.mark.parametrize("layers", [1, 2, 24])
+def test_a_model_of_any_depth_is_measured(layers: int) -> None:
+    engine = Timed(0.001, 0.001, layers=layers, price=0.0001)
+    budget = measure_budget(engine, choose("cpu"), engine.clock)
 
-    assert layers % measure_layers(engine, 64, engine.clock) == 0
+    assert 1 <= measure_layers(engine, budget, engine.clock) <= layers
