@@ -35,14 +35,19 @@ fmt: $(BIN)/.everything
 bench: $(BIN)/.everything $(VENV)-peers/.done  ## packing, then the service against peers and itself; about half an hour
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/serving.py --data $(DATA) --out runs/bench --peers $(abspath $(VENV)-peers/bin/python) $(ARGS)
+	$(BIN)/python benchmarks/roofline.py --data $(DATA) --out runs/bench
+	$(BIN)/python benchmarks/growth.py --data $(DATA) --out runs/bench
 	$(BIN)/python benchmarks/operators.py $(lastword $(wildcard model_repo/sentiment/[0-9]*)) --lengths 25 > runs/bench/operators.md
+	cp runs/bench/growth.png runs/bench/early-exit.png docs/images/
 	$(BIN)/python benchmarks/page.py runs/bench > docs/benchmarks.md
 
 $(VENV)-peers/.done: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)-peers && $(VENV)-peers/bin/pip install -q -r $< && touch $@
 
-gpu-check: $(BIN)/.everything  ## the CUDA path against the CPU, on a GPU host
+gpu-check: $(BIN)/.everything  ## on a GPU host: answers as the CPU's, every operator on the GPU, tokens a second, no creep
 	$(BIN)/python -m pytest tests/runtime/test_cuda.py -v -rs
+	for model in $(wildcard model_repo/*/[0-9]*); do $(BIN)/python benchmarks/operators.py $$model --lengths 25 128 --device cuda || exit 1; done
+	$(BIN)/python benchmarks/device.py --device cuda --out runs/gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -40,6 +40,24 @@ def make(folder: Path, hidden: int = 768, layers: int = 12) -> Path:
     return checkpoint
 
 
+def make_int8(checkpoint: Path, folder: Path, data: Path) -> Path:
+    """A repository of the same in eight bits.  The gate lets random weights through: here only time is asked."""
+    convert = ["convert", str(checkpoint), "--name", "sentiment", "--precision", "int8"]
+    gate = ["--gate", f"{data / 'sst2' / 'dev.tsv'}:1/20", "--gate-points", "100"]
+    assert albert_serve([*convert, *gate, "--model-repo", str(folder / "int8")]) == 0
+    return folder / "int8"
+
+
+def altered(version: Path, repository: Path, *, name: str | None = None, **facts: object) -> Path:
+    """``repository`` with one more model: ``version`` under ``name``, with ``facts`` in its manifest."""
+    name = name or version.parent.name
+    folder = repository / name / "1"
+    shutil.copytree(version, folder)
+    manifest = json.loads((version / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"name": name, "version": 1} | facts))
+    return repository
+
+
 def short_texts(data: Path, share: float = 1.0) -> Kind:
     kind = read_kind("/classify", f"{data / 'sst2' / 'dev.tsv'}@{share}", {})
     return Kind("short", kind.route, kind.bodies, share)

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -59,14 +61,44 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Pa
 
 
 @contextlib.contextmanager
-def albert_serve(repository: Path, log: Path, **settings: Any) -> Iterator[str]:
-    """The address of a service of ours with ``settings``."""
+def albert_serve(repository: Path, log: Path, warm: bytes = WARM, **settings: Any) -> Iterator[str]:
+    """The address of a service of ours with ``settings``, once it has answered ``warm``."""
     port = free_port()
     flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     serve = [sys.executable, "-m", "service", "serve", "--device", "cpu", "--log-level", "warning"]
     command = [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
-    with running(command, port, log, PYTHONPATH=str(HERE.parent)) as url:
+    with running(command, port, log, body=warm, PYTHONPATH=str(HERE.parent)) as url:
         yield url
+
+
+def resident(url: str) -> int:
+    """MB of the memory of the process that was started with the port of ``url``."""
+    port = url.rpartition(":")[2]
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        if f"--port\0{port}".encode() in command.read_bytes():
+            return int(re.findall(r"VmRSS:\s+(\d+)", (command.parent / "status").read_text())[0]) // 1000
+    return 0
+
+
+def counted(url: str, name: str) -> float:
+    """The sum of the samples of the service's metrics that begin with ``name``."""
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def show(row: dict[str, Any]) -> None:
+    print(json.dumps({name: value for name, value in row.items() if name != "kinds"}), flush=True)
+    for name, kind in row.get("kinds", {}).items():
+        if len(row["kinds"]) > 1:
+            print("   ", name, json.dumps(kind), flush=True)
+
+
+def report(folder: Path, part: str, machine: str, rows: list[dict[str, Any]]) -> None:
+    """The figures of a part, for ``page.py``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    (folder / f"{part}.json").write_text(json.dumps(found, indent=1))
 
 
 def closed(url: str, kinds: list[Kind], clients: int, seconds: float, warmup: float) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The service under load: against peers, against itself without what makes it fast, against its own runtime.
 
-    python benchmarks/serving.py [peers] [preemption] [early-exit] [overhead] [start] --out FOLDER [--peers VENV]
+    python benchmarks/serving.py [peers] [preemption] [early-exit] [workers] [overhead] [start] --out FOLDER
 
 An albert-base of random weights in float32, the shipped models where answers matter, texts from DATA.  ``--peers`` is
 the Python of an environment with ``benchmarks/peers/requirements.txt``.  Every part runs its rivals in turn on the same
@@ -10,7 +10,6 @@ machine, so compare within a part only.
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -20,15 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import LONG, REPOSITORY, WINDOW, long_texts, make, newest, short_texts
+from models import LONG, REPOSITORY, WINDOW, altered, long_texts, make, make_int8, newest, short_texts
 from packing import machine
-from servers import HERE, albert_serve, closed, free_port, opened, running
+from pictures import draw_points
+from servers import HERE, albert_serve, closed, counted, free_port, opened, report, resident, running, show
 
 from service.bench.traffic import Kind, endless
-from service.repository.store import versions
+from service.repository.store import read_manifest, versions
 from service.runtime.providers import choose
 from service.serving.engine import load
-from service.training.predictors import steps
+from service.training.evaluate import Request, evaluate
+from service.training.predictors import Remote, steps
 
 CLIENTS = 16
 PEERS = {
@@ -56,9 +57,13 @@ class Bench:
         data = self.options.data
         traffics = {"short": [short_texts(data)], "mixed": [short_texts(data, 0.85), long_texts(data, LONG, 0.15)]}
         rows = []
+        int8 = make_int8(self.checkpoint, self.folder, data)
+        leaving = self.leaving(int8 / "sentiment" / "1")
+        ours = {"albert-serve": None, "albert-serve, int8": int8, "albert-serve, int8, leaving early": leaving}
         for traffic, kinds in traffics.items():
-            rows.append({"traffic": traffic, "server": "albert-serve"} | self.ours(kinds))
-            show(rows[-1])
+            for name, repository in ours.items():
+                rows.append({"traffic": traffic, "server": name} | self.ours(kinds, repository))
+                show(rows[-1])
             for name, (script, batches) in PEERS.items():
                 for batch in batches:
                     try:
@@ -69,6 +74,14 @@ class Bench:
                     rows.append({"traffic": traffic, "server": name + setting} | found)
                     show(rows[-1])
         return rows
+
+    def leaving(self, version: Path) -> Path:
+        """Random weights are never sure, so all leave at one depth: the share of it that ``sentiment`` needs."""
+        shipped = read_manifest(newest("sentiment"))
+        assert shipped.exits
+        depth = round(12 * shipped.exits.mean_depth / shipped.layers)
+        exits = shipped.exits.model_copy(update={"threshold": 0.0, "first": depth, "mean_depth": depth, "window": 1})
+        return altered(version, self.folder / "leaving", exits=exits.model_dump())
 
     def peer(self, script: str, batch: int, kinds: list[Kind]) -> dict[str, Any]:
         port, python = free_port(), str(self.options.peers)
@@ -106,10 +119,42 @@ class Bench:
         return rows
 
     def early_exit(self) -> list[dict[str, Any]]:
-        """The shipped ``sentiment`` on sentences: leaving early, and all layers."""
+        """The shipped ``sentiment`` on sentences: quality against work, as sure as one must be to leave."""
+        data, version = self.options.data, newest("sentiment")
+        exits = read_manifest(version).exits
+        assert exits
+        sure = sorted({0.6, 0.7, 0.8, 0.9, 0.95, exits.threshold})
+        repositories = {
+            f"{t:.2f}": altered(version, self.folder / f"sure{t}", exits=exits.model_dump() | {"threshold": t})
+            for t in sure
+        }
         rows = []
-        for name, settings in {"early exit": {}, "full depth": {"early_exit": "false"}}.items():
-            rows.append({"setting": name} | self.ours([short_texts(self.options.data)], REPOSITORY, **settings))
+        for name, repository in {**repositories, "full depth": REPOSITORY}.items():
+            settings = {} if repository != REPOSITORY else {"early_exit": "false"}
+            with albert_serve(repository, self.log, **settings) as url:
+                found = closed(url, [short_texts(data)], CLIENTS, self.options.seconds, self.options.warmup)
+                layers = {fate: counted(url, f'albert_layers_total{{fate="{fate}"') for fate in ("run", "saved")}
+                with Remote.connected(url, "sentiment") as service:
+                    quality = evaluate(service, Request(str(data / "sst2" / "dev.tsv")))["accuracy"]
+            saved = round(layers["saved"] / sum(layers.values()), 3)
+            shipped = " (shipped)" if name == f"{exits.threshold:.2f}" else ""
+            rows.append({"as sure as": name + shipped, "accuracy": quality, "layers_saved": saved} | found)
+            show(rows[-1])
+        draw_points(
+            {"SST-2 dev": [(row["answers_per_second"], row["accuracy"], row["as sure as"]) for row in rows]},
+            "quality against work, sentiment", "answers a second", "accuracy", self.options.out / "early-exit.png",
+        )  # fmt: skip
+        return rows
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Server processes: ``sentiment`` on sentences, whether their metrics add up, and a text of many windows."""
+        rows = []
+        for workers in (1, 2, 4):
+            with albert_serve(REPOSITORY, self.log, workers=workers) as url:
+                before = counted(url, 'albert_requests_total{route="/classify",status="200"')
+                found = closed(url, [short_texts(self.options.data)], CLIENTS, self.options.seconds, 0)
+                metrics = counted(url, 'albert_requests_total{route="/classify",status="200"') - before
+            rows.append({"workers": workers, "requests_sent": found["requests"], "in_metrics": int(metrics)} | found)
             show(rows[-1])
         return rows
 
@@ -150,7 +195,7 @@ class Bench:
         with albert_serve(REPOSITORY, self.log) as url:
             ready = time.perf_counter() - began
             closed(url, [short_texts(self.options.data)], CLIENTS, 6, 1)
-            memory = resident(url.rpartition(":")[2])
+            memory = resident(url)
         names = list(versions(REPOSITORY))
         weights = sum((newest(name) / "weights.bin").stat().st_size for name in names)
         found = {
@@ -163,24 +208,8 @@ class Bench:
         return [found]
 
 
-def resident(port: str) -> int:
-    """MB of the process that was started with this port."""
-    for status in Path("/proc").glob("[0-9]*/cmdline"):
-        if f"--port\0{port}".encode() in status.read_bytes():
-            lines = (status.parent / "status").read_text()
-            return int(re.findall(r"VmRSS:\s+(\d+)", lines)[0]) // 1000
-    return 0
-
-
-def show(row: dict[str, Any]) -> None:
-    print(json.dumps({name: value for name, value in row.items() if name != "kinds"}), flush=True)
-    for name, kind in row.get("kinds", {}).items():
-        if len(row["kinds"]) > 1:
-            print("   ", name, json.dumps(kind), flush=True)
-
-
 def main() -> None:
-    parts = ("overhead", "preemption", "early-exit", "start", "peers")
+    parts = ("overhead", "preemption", "early-exit", "workers", "start", "peers")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=parts)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
@@ -199,8 +228,7 @@ def main() -> None:
                 continue
             print(f"\n== {part}", flush=True)
             rows = getattr(bench, part.replace("-", "_"))()
-            report = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
-            (options.out / f"{part}.json").write_text(json.dumps(report, indent=1))
+            report(options.out, part, machine(), rows)
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
 
 @pytest.mark.usefixtures("trusted")
 def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    speeds(monkeypatch, 1.0, 5.0, 0.4)
+    speeds(monkeypatch, 1.0, 5.0, 0.4, 1.0)
     folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90)))
 
     assert read_manifest(folder).graphs["cpu"].precision == "int8"
@@ -109,7 +109,7 @@ def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, m
 def test_auto_keeps_float32_where_nothing_passes_or_is_faster(
     tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speeds(monkeypatch, 1.0, 5.0, 1.1, 0.5, 1.2, 1.3)
+    speeds(monkeypatch, 1.0, 5.0, 1.1, 1.0, 0.5, 1.2, 1.0, 1.3, 1.0)
     folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90, 80, 90, 90)))
     manifest = read_manifest(folder)
     check_files(folder, manifest)
