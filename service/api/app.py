@@ -5,6 +5,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,6 +29,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 LAG_SECONDS = 0.25
+SWITCH_SECONDS = 0.0005
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -57,6 +59,8 @@ async def _lifespan(settings: Settings, metrics: Metrics, app: FastAPI) -> Async
     device = choose(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
     log.info("inference on %s (%s), %d CPU threads", device, device.reason, threads)
     executor = ThreadPoolExecutor(1, thread_name_prefix="device")
+    # The device's thread comes back from ONNX Runtime to an interpreter that the loop holds; 5 ms is a long wait then.
+    sys.setswitchinterval(SWITCH_SECONDS)
     policy = Policy(settings.ageing, settings.bulk_delay_seconds)
     loader = functools.partial(
         engine.load,

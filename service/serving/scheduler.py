@@ -24,6 +24,8 @@ from service.types import ModelRef, Priority
 
 LOOK_AHEAD = 64  # sequences too long for what is left of a budget that are passed over while it is filled
 
+LONELY = 0.25  # a step of up to this share of its budget runs faster with more in it
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -124,11 +126,16 @@ class Scheduler:
         return chosen
 
     def passes(self, job: Job, running: Seq[Job], limits: Limits) -> bool:
-        """Is a step of ``running`` to end between two layers for ``job``: does it go first, or fit in beside them?"""
+        """Is a step of ``running`` to end between two layers for ``job``?
+
+        Where it goes first, or where they are few, gain from company, and it fits in beside them.
+        """
         rank = self.policy.rank(job.cost, job.arrived, job.priority)
         if any(rank < self.policy.rank(one.cost, one.arrived, one.priority) for one in running):
             return True
-        return job.model == running[0].model and len(list(_fill([*running, job], limits))) == len(running) + 1
+        if job.model != running[0].model or sum(one.tokens for one in running) > limits.tokens * LONELY:
+            return False
+        return len(list(_fill([*running, job], limits))) == len(running) + 1
 
     def waiting(self, model: ModelRef) -> bool:
         return model in self._queues

@@ -21,6 +21,7 @@ from service.types import Sequence
 Clock = Callable[[], float]
 NEARLY = 0.95  # of the best rate is as good as the best
 STEPPING = 0.02  # of the time of a pass is what looking up between its layers may cost
+LEAST = 0.0002  # seconds that a look costs at least: under load the interpreter has to be taken back from the loop
 SMALLEST, LARGEST = 16, {"cpu": 512, "cuda": 32_768}  # tokens
 ROUNDS = 2
 SEEN = 0.002  # seconds that the shortest timing should take, for what shares the processor with it not to decide it
@@ -73,7 +74,7 @@ def measure_layers(engine: Warmable, budget: int, clock: Clock = time.perf_count
     few = _rows(2, engine.max_length)  # the price does not depend on the size, and shows best beside little work
     engine.walk(few, layers, 1)
     at_once, apart = (min(_time(engine, few, layers, piece, clock) for _ in range(2 * ROUNDS)) for piece in (layers, 1))
-    price = max(0.0, apart - at_once) / (layers - 1)
+    price = max(LEAST, (apart - at_once) / (layers - 1))
     layer = engine.cost.seconds(budget, budget) / layers
     return min(layers, max(1, math.ceil(price / (STEPPING * layer)))) if layer else 1
 

@@ -115,6 +115,8 @@ class Classification:
 
 def mean_of_windows(encoded: EncodedText, values: npt.NDArray[Any]) -> Doubles:
     """``values`` (windows, labels) to their mean (labels), each window weighted by its tokens."""
+    if len(values) == 1:
+        return np.asarray(values[0], dtype=np.float64)
     weights = np.array([len(row) for row in encoded.sequences], dtype=np.float64)
     return np.asarray(weights @ values.astype(np.float64) / weights.sum())
 

@@ -230,7 +230,7 @@ def test_one_that_exceeds_the_budget_runs_alone() -> None:
         ({"tokens": 60, "cost": 0.01}, True),  # goes first
         ({"tokens": 60, "cost": 0.5}, False),
         ({"tokens": 60, "cost": 0.01, "model": B}, True),
-        ({"tokens": 10, "cost": 0.5}, True),  # fits in beside it
+        ({"tokens": 10, "cost": 0.5}, False),  # would fit in, but they are not few
         ({"tokens": 10, "cost": 0.5, "model": B}, False),
         ({"tokens": 10, "cost": 0.5, "lane": 1}, False),
         ({"tokens": 60, "cost": 0.01, "priority": Priority.BULK}, False),
@@ -241,6 +241,21 @@ def test_a_step_ends_for_one_that_goes_before_it_or_fits_in(changes: dict[str, o
     scheduler = Scheduler(Policy(ageing=0.1))
 
     assert scheduler.passes(job(2, **changes), [job(1, tokens=54)], Limits(64)) is passes
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({"tokens": 48}, True),
+        ({"tokens": 49}, False),  # does not fit in
+        ({"model": B}, False),
+        ({"lane": 1}, False),
+    ],
+)
+def test_a_few_are_joined_between_layers_by_who_fits_in(changes: dict[str, object], passes: bool) -> None:
+    later = job(2, **{"cost": 0.5, "tokens": 10} | changes)
+
+    assert Scheduler().passes(later, [job(1, tokens=16)], Limits(64)) is passes
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])

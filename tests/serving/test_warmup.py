@@ -110,6 +110,13 @@ def test_one_looks_up_after_as_few_layers_as_cost_next_to_nothing(price: float, 
     assert measure_layers(engine, 128, engine.clock) == layers
 
 
+def test_a_quick_layer_is_not_worth_a_look_for_itself_even_where_an_idle_machine_shows_no_price() -> None:
+    engine = Timed(0.0, 0.0001)
+    engine.cost.observe(128, 0.0128)
+
+    assert measure_layers(engine, 128, engine.clock) == 10
+
+
 @pytest.mark.parametrize("layers", [1, 2, 24])
 def test_a_model_of_any_depth_is_measured(layers: int) -> None:
     engine = Timed(0.001, 0.001, layers=layers, price=0.0001)
