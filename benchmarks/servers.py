@@ -102,14 +102,16 @@ def report(folder: Path, part: str, machine: str, rows: list[dict[str, Any]]) ->
 
 
 def closed(url: str, kinds: list[Kind], clients: int, seconds: float, warmup: float) -> dict[str, Any]:
-    return _loaded(url, lambda send: closed_loop(send, endless(kinds, 1), clients, seconds), seconds, warmup)
+    return _loaded(url, lambda send: closed_loop(send, endless(kinds, 1), clients, seconds), None, warmup)
 
 
 def opened(url: str, kinds: list[Kind], rate: float, seconds: float, warmup: float) -> dict[str, Any]:
     return _loaded(url, lambda send: open_loop(send, endless(kinds, 1), rate, seconds, 1), seconds, warmup)
 
 
-def _loaded(url: str, loop: Callable[[Send], Awaitable[list[Sample]]], seconds: float, warmup: float) -> dict[str, Any]:
+def _loaded(
+    url: str, loop: Callable[[Send], Awaitable[list[Sample]]], seconds: float | None, warmup: float
+) -> dict[str, Any]:
     async def load() -> dict[str, Any]:
         async with sender(url) as send:
             return summarise(await loop(send), warmup, seconds)

@@ -6,9 +6,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import uvicorn
 from pydantic import ValidationError
 
@@ -16,6 +15,9 @@ from service.errors import RepositoryError, ServiceError
 from service.logs import configure
 from service.repository.store import versions
 from service.settings import PREFIX, Settings
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
@@ -63,7 +65,9 @@ def get(settings: Settings, path: str) -> int:
     return 0 if response.status_code < 400 else 1
 
 
-async def _get(settings: Settings, path: str) -> httpx.Response:
+async def _get(settings: Settings, path: str) -> "httpx.Response":
+    import httpx  # a service that only serves does without it
+
     from service.api.app import create_app
 
     app = create_app(settings)

@@ -13,10 +13,13 @@ PERCENTILES = (50, 95, 99)
 GOOD = 200
 
 
-def summarise(samples: Seq[Sample], warmup: float, seconds: float) -> dict[str, Any]:
+def summarise(samples: Seq[Sample], warmup: float, seconds: float | None = None) -> dict[str, Any]:
     """All together and by kind.  Latencies are of requests due after ``warmup`` seconds, rates of answers that came
-    between then and ``seconds``.
+    between then and ``seconds``, or the last answer: a service that puts long requests off must not gain by leaving
+    them out.
     """
+    if seconds is None:
+        seconds = max((one.due + one.seconds for one in samples), default=warmup + 1)
     kinds = sorted({one.kind for one in samples})
     report = _figures(samples, warmup, seconds)
     report["kinds"] = {kind: _figures([s for s in samples if s.kind == kind], warmup, seconds) for kind in kinds}

@@ -88,5 +88,6 @@ async def _loads(options: argparse.Namespace, kinds: "list[Kind]") -> list[dict[
                 else:
                     samples = await closed_loop(send, asks, amount, options.seconds, bar.update)
         load = {"load": f"{amount:g} {unit}", "amount": amount, "unit": unit}
-        reports.append(load | summarise(samples, options.warmup, options.seconds))
+        until = options.seconds if options.rate else None  # in a closed loop all that was asked counts
+        reports.append(load | summarise(samples, options.warmup, until))
     return reports
