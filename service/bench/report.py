@@ -15,11 +15,11 @@ GOOD = 200
 
 def summarise(samples: Seq[Sample], warmup: float, seconds: float | None = None) -> dict[str, Any]:
     """All together and by kind.  Latencies are of requests due after ``warmup`` seconds, rates of answers that came
-    between then and ``seconds``, or the last answer: a service that puts long requests off must not gain by leaving
-    them out.
+    between then and ``seconds``.
+
+    Without ``seconds``, as a closed loop wants it, rates are of all that was asked until its last answer: whoever puts
+    long requests off must not gain by those that are still waiting when the time is up.
     """
-    if seconds is None:
-        seconds = max((one.due + one.seconds for one in samples), default=warmup + 1)
     kinds = sorted({one.kind for one in samples})
     report = _figures(samples, warmup, seconds)
     report["kinds"] = {kind: _figures([s for s in samples if s.kind == kind], warmup, seconds) for kind in kinds}
@@ -29,14 +29,16 @@ def summarise(samples: Seq[Sample], warmup: float, seconds: float | None = None)
     return report
 
 
-def _figures(samples: Seq[Sample], warmup: float, seconds: float) -> dict[str, Any]:
+def _figures(samples: Seq[Sample], warmup: float, seconds: float | None) -> dict[str, Any]:
     counted = [one for one in samples if one.due >= warmup]
     good = [one.seconds for one in counted if one.status == GOOD]
-    answered = sum(one.status == GOOD and warmup < one.due + one.seconds <= seconds for one in samples)
+    ends = [one.due + one.seconds for one in samples if one.status == GOOD]
+    start, end = (warmup, seconds) if seconds is not None else (0.0, max(ends, default=1.0))
+    answered = sum(start < moment <= end for moment in ends)
     errors = Counter(one.status for one in counted if one.status != GOOD)
     figures: dict[str, Any] = {
         "requests": len(counted),
-        "answers_per_second": round(answered / (seconds - warmup), 2),
+        "answers_per_second": round(answered / (end - start), 2),
         "errors": {str(status or "no answer"): count for status, count in sorted(errors.items())},
     }
     for percentile in PERCENTILES:

@@ -85,6 +85,13 @@ def test_what_came_during_the_warm_up_does_not_count() -> None:
     assert report["answers_per_second"] == pytest.approx(11.0)  # the slow ones were answered within the time, too
 
 
+def test_what_a_closed_loop_waits_for_in_the_end_counts() -> None:
+    quick, put_off = [sample(0.1 * n, 0.05) for n in range(100)], [sample(0.0, 20.0) for _ in range(20)]
+
+    assert summarise([*quick, *put_off], warmup=3.0)["answers_per_second"] == pytest.approx(120 / 20, abs=0.1)
+    assert summarise([], warmup=3.0)["answers_per_second"] == 0
+
+
 def test_errors_are_told_by_status_and_have_no_latency() -> None:
     samples = [sample(1, 0.2), sample(2, 9.0, 429), sample(3, 9.0, 429), sample(4, 9.0, NO_ANSWER, "b")]
     report = summarise(samples, 0.0, 10.0)
