@@ -20,7 +20,18 @@ LEVELS = {
     "service.bench": 6, "service.commands": 7, "service.cli": 8, "service.__main__": 9,
 }  # fmt: skip
 # Within serving: each may import those after it.
-SERVING = ["watcher", "registry", "engine", "warmup", "device", "isolation", "stepping", "scheduler", "admission"]
+SERVING = [
+    "watcher",
+    "registry",
+    "engine",
+    "warmup",
+    "device",
+    "tickets",
+    "isolation",
+    "stepping",
+    "scheduler",
+    "admission",
+]
 HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}
 
 

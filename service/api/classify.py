@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, ErrorBody, Pair
 from service.api.service import Job, Service, while_connected
 from service.errors import InvalidRequest, ServiceError, TooLarge
-from service.serving.device import Outcome
+from service.serving.tickets import Outcome
 from service.tasks.classification import Classification, EncodedText
 from service.types import Floats
 

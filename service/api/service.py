@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse
 
 from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, TooLarge
 from service.metrics import Metrics
-from service.serving.device import Outcome, Worker
+from service.serving.device import Worker
 from service.serving.engine import Engine
 from service.serving.registry import Registry
+from service.serving.tickets import Outcome
 from service.settings import Settings
 from service.types import Priority, Sequence
 

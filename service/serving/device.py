@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 
 from service.errors import (
     DeadlineExceeded,
-    InferenceFailed,
     QueueFull,
     ServiceError,
     TooLarge,
@@ -28,21 +27,11 @@ from service.serving.admission import retry_after
 from service.serving.isolation import Runner, run_apart
 from service.serving.scheduler import Job, Limits, Policy, Scheduler
 from service.serving.stepping import Progress
-from service.types import Floats, ModelRef, Priority, Sequence, Timings
+from service.serving.tickets import Outcome, Ticket, outcomes, timings
+from service.types import ModelRef, Priority, Sequence, Timings
 
 log = logging.getLogger(__name__)
 Clock = Callable[[], float]
-Outcome = Floats | ServiceError
-
-
-@dataclass(slots=True)
-class _Ticket:
-    runner: Runner
-    progress: Progress
-    job: Job
-    future: "asyncio.Future[Floats]"
-    started: float = 0.0
-    finished: float = 0.0
 
 
 @dataclass(slots=True)
@@ -56,7 +45,7 @@ class Worker:
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="device"))
     healthy: bool = False
     _scheduler: Scheduler = field(init=False)
-    _tickets: dict[int, _Ticket] = field(default_factory=dict)
+    _tickets: dict[int, Ticket] = field(default_factory=dict)
     _runners: dict[ModelRef, Runner] = field(default_factory=dict)
     _keys: "itertools.count[int]" = field(default_factory=itertools.count)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -99,13 +88,13 @@ class Worker:
         """
         now = self.clock()
         loop = asyncio.get_running_loop()
-        tickets: dict[int, _Ticket] = {}
+        tickets: dict[int, Ticket] = {}
         for row in rows:
             start, key = Progress(row, early_exit), next(self._keys)
             job = Job(
                 key, runner.ref, len(row), _cost(runner, start), now, deadline, priority, runner.stepping.lane(start)
             )
-            tickets[key] = _Ticket(runner, start, job, loop.create_future())
+            tickets[key] = Ticket(runner, start, job, loop.create_future())
         jobs = [ticket.job for ticket in tickets.values()]
         self._admit(runner, jobs, now)
         for job in jobs:
@@ -124,7 +113,7 @@ class Worker:
             raise _late() from None
         finally:
             self._drop(tickets, "cancelled")
-        return _outcomes(futures), _timings(list(tickets.values()))
+        return outcomes(futures), timings(list(tickets.values()))
 
     def _admit(self, runner: Runner, jobs: Seq[Job], now: float) -> None:
         """Refuse now what would be late anyway: a client that hears so at once can still go elsewhere."""
@@ -168,7 +157,7 @@ class Worker:
         runner = self._runners[self._running[0].model]
         return self._scheduler.passes(job, self._running, _limits(runner))
 
-    def _drop(self, tickets: dict[int, _Ticket], reason: str) -> None:
+    def _drop(self, tickets: dict[int, Ticket], reason: str) -> None:
         """Forget tickets that are still open.  One that is in a running step stays there; nobody reads its result."""
         for key, ticket in tickets.items():
             if self._tickets.pop(key, None) and not ticket.future.done():
@@ -208,7 +197,7 @@ class Worker:
                 self._wake.clear()
                 await self._wake.wait()
 
-    async def _step(self, tickets: list[_Ticket]) -> None:
+    async def _step(self, tickets: list[Ticket]) -> None:
         runner, group = tickets[0].runner, [ticket.progress for ticket in tickets]
         stepping, tokens = runner.stepping, sum(map(len, group))
         began = self.clock()
@@ -217,16 +206,16 @@ class Worker:
         self._look_up = runner.cost.marginal(tokens * stepping.piece(group, runner.budget) / stepping.layers)
         soonest = min(ticket.job.deadline for ticket in tickets)
         loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(
+        moved = await loop.run_in_executor(
             self.executor, run_apart, runner, group, lambda: self._stop or self.clock() >= soonest
         )
         ended = self._busy_until = self.clock()
-        self._observe(runner, group, outcomes, ended - began)
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
+        self._observe(runner, group, moved, ended - began)
+        for ticket, outcome in zip(tickets, moved, strict=True):
             ticket.started, ticket.finished = ticket.started or began, ended
             self._settle(ticket, outcome)
 
-    def _settle(self, ticket: _Ticket, outcome: Progress | ServiceError) -> None:
+    def _settle(self, ticket: Ticket, outcome: Progress | ServiceError) -> None:
         """Answer, or send on through the layers that are left."""
         runner, key = ticket.runner, ticket.job.key
         if isinstance(outcome, ServiceError):
@@ -247,13 +236,13 @@ class Worker:
         self.metrics.layers.labels(*label, "saved").inc(saved)
 
     def _observe(
-        self, runner: Runner, group: Seq[Progress], outcomes: Seq[Progress | ServiceError], seconds: float
+        self, runner: Runner, group: Seq[Progress], moved: Seq[Progress | ServiceError], seconds: float
     ) -> None:
         label = (runner.ref.name, str(runner.ref.version))
         tokens, longest = sum(map(len, group)), max(map(len, group))
         layers = sum(
             len(before) * (after.depth - before.depth)
-            for before, after in zip(group, outcomes, strict=True)
+            for before, after in zip(group, moved, strict=True)
             if isinstance(after, Progress)
         )
         if layers:
@@ -295,23 +284,6 @@ def _limits(runner: Runner) -> Limits:
 def _cost(runner: Runner, progress: Progress) -> float:
     """Seconds of the device that are expected to lie before it."""
     return runner.cost.marginal(len(progress) * runner.stepping.left(progress))
-
-
-def _outcomes(futures: Seq["asyncio.Future[Floats]"]) -> list[Outcome]:
-    """A row that the model failed on keeps its error to itself; any other error is everybody's."""
-    errors = [future.exception() for future in futures]  # all are read, or asyncio reports the others as forgotten
-    for error in errors:
-        if error is not None and not isinstance(error, InferenceFailed):
-            raise error
-    return [
-        error if isinstance(error, InferenceFailed) else future.result()
-        for error, future in zip(errors, futures, strict=True)
-    ]
-
-
-def _timings(tickets: list[_Ticket]) -> Timings:
-    last = max(tickets, key=lambda ticket: ticket.finished)
-    return Timings(queue=max(0.0, last.started - last.job.arrived), run=last.finished - last.started)
 
 
 def _busy(why: str, seconds: float) -> QueueFull:

@@ -29,8 +29,9 @@ from service.errors import (
 )
 from service.metrics import Metrics
 from service.serving.admission import CostModel
-from service.serving.device import Outcome, Worker
+from service.serving.device import Worker
 from service.serving.stepping import Progress, Stepping, Stop
+from service.serving.tickets import Outcome
 from service.tasks.exits import ExitPolicy
 from service.types import Floats, ModelRef, Priority, Sequence, Timings
 from tests.fakes import FakeRunner, ManualClock, row, until
