@@ -9,29 +9,23 @@ import argparse
 import random
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from models import make
+from models import make, row
 from onnx import TensorProto, helper
-from packing import machine
+from packing import fastest, machine
+from roofline import LAYERS, OPERATIONS
 from servers import report, show
 from tqdm import tqdm
 
 from service.runtime.providers import Device, choose
 from service.serving.engine import Engine, load
-from service.types import Sequence
 
 BATCHES = {"cuda": (1, 4, 16, 64, 256), "cpu": (1, 4)}
 PRODUCT = {"cuda": (16_384, 4096, 4096), "cpu": (512, 768, 3072)}
-OPERATIONS = 12 * 2 * (768 * 2304 + 768 * 768 + 2 * 768 * 3072)  # of a token in albert-base's products
-
-
-def row(length: int) -> Sequence:
-    return Sequence(np.full(length, 7, np.int32), np.zeros(length, np.int32), length)
 
 
 def ceiling(device: Device, rounds: int = 20) -> float:
@@ -54,26 +48,22 @@ def ceiling(device: Device, rounds: int = 20) -> float:
     x = ort.OrtValue.ortvalue_from_numpy(draw.standard_normal((rows, inner)).astype(number), device.kind, device.index)
     binding.bind_ortvalue_input("x", x)
     binding.bind_output("y", device.kind, device.index)
-    session.run_with_iobinding(binding)
-    seconds = []
-    for _ in range(rounds):
-        began = time.perf_counter()
+
+    def product() -> None:
         session.run_with_iobinding(binding)
         binding.synchronize_outputs()
-        seconds.append(time.perf_counter() - began)
-    return 2 * rows * inner * columns / min(seconds)
+
+    product()
+    return 2 * rows * inner * columns / fastest({"product": product}, rounds)["product"]
 
 
 def throughput(engine: Engine, device: Device, most: float) -> list[dict[str, Any]]:
     rows = []
     for batch in BATCHES[device.kind]:
-        given, seconds = [row(128)] * batch, []
-        for _ in range(6):
-            began = time.perf_counter()
-            engine.run(given)
-            seconds.append(time.perf_counter() - began)
-        rate = batch * 128 / min(seconds)
-        rows.append({"texts": batch, "tokens_per_s": round(rate), "of_ceiling": round(rate * OPERATIONS / most, 3)})
+        given = [row(128)] * batch
+        rate = batch * 128 / fastest({"run": lambda given=given: engine.run(given)}, 6)["run"]
+        share = rate * LAYERS * OPERATIONS / most
+        rows.append({"texts": batch, "tokens_per_s": round(rate), "of_ceiling": round(share, 3)})
         show(rows[-1])
     return rows
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 from packing import export
 from tokenizers import Tokenizer
 from transformers import AlbertConfig, AlbertForSequenceClassification, PreTrainedTokenizerFast
@@ -11,6 +12,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, PreTrain
 from service.bench.traffic import Kind, read_kind
 from service.cli import main as albert_serve
 from service.repository.store import versions
+from service.types import Sequence
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repo"
@@ -38,6 +40,11 @@ def make(folder: Path, hidden: int = 768, layers: int = 12) -> Path:
     convert = ["convert", str(checkpoint), "--name", "sentiment", "--precision", "fp32"]
     assert albert_serve([*convert, "--model-repo", str(folder / "repository")]) == 0
     return checkpoint
+
+
+def row(length: int) -> Sequence:
+    """A sequence of so many tokens; any id will do."""
+    return Sequence(np.full(length, 7, np.int32), np.zeros(length, np.int32), length)
 
 
 def make_int8(checkpoint: Path, folder: Path, data: Path) -> Path:

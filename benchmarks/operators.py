@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
+from models import row
 
 from service.repository.manifest import Manifest
 from service.repository.store import read_manifest
 from service.runtime.packing import Pack
 from service.runtime.providers import Device, choose
-from service.types import Sequence
 
 # What may stay on the CPU beside a GPU: it works on a number or two.
 SMALL = {"Add", "Sub", "Min", "Max", "Shape", "Identity", "Loop"}
@@ -33,7 +33,7 @@ def main() -> None:
     options = parser.parse_args()
     device = choose(options.device)
     manifest = read_manifest(options.version)
-    rows = [Sequence(np.full(n, 7, np.int32), np.zeros(n, np.int32), n) for n in options.lengths]
+    rows = [row(length) for length in options.lengths]
     pack = Pack.of(rows)
     print(f"{sum(options.lengths)} tokens in {len(rows)} rows, {manifest.layers} layers, ms a pass:\n")
     hidden, strayed = None, set[str]()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from models import make, make_int8
+from models import make, make_int8, row
 from onnx import TensorProto, helper
 from packing import MIXED, fastest, machine
 from servers import report, show
@@ -21,7 +21,6 @@ from servers import report, show
 from service.runtime.providers import choose
 from service.runtime.session import Model
 from service.serving.engine import make_model, read_manifest
-from service.types import Sequence
 
 HIDDEN, BETWEEN, LAYERS = 768, 3072, 12
 PRODUCTS = {"qkv": (HIDDEN, 3 * HIDDEN), "out": (HIDDEN, HIDDEN), "up": (HIDDEN, BETWEEN), "down": (BETWEEN, HIDDEN)}
@@ -56,7 +55,7 @@ def products() -> ort.InferenceSession:
 
 
 def compare(models: dict[str, Model], ceiling: ort.InferenceSession, lengths: list[int], rounds: int) -> dict[str, Any]:
-    rows = [Sequence(np.full(n, 7, np.int32), np.zeros(n, np.int32), n) for n in lengths]
+    rows = [row(length) for length in lengths]
     tokens = sum(lengths)
     x = np.random.default_rng(1).standard_normal((tokens, HIDDEN)).astype(np.float32)
 

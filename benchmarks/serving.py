@@ -147,13 +147,13 @@ class Bench:
         return rows
 
     def workers(self) -> list[dict[str, Any]]:
-        """Server processes: ``sentiment`` on sentences, whether their metrics add up, and a text of many windows."""
-        rows = []
+        """Server processes: ``sentiment`` on sentences, and whether their metrics add up."""
+        answered, rows = 'albert_requests_total{route="/classify",status="200"', []
         for workers in (1, 2, 4):
             with albert_serve(REPOSITORY, self.log, workers=workers) as url:
-                before = counted(url, 'albert_requests_total{route="/classify",status="200"')
+                before = counted(url, answered)
                 found = closed(url, [short_texts(self.options.data)], CLIENTS, self.options.seconds, 0)
-                metrics = counted(url, 'albert_requests_total{route="/classify",status="200"') - before
+                metrics = counted(url, answered) - before
             rows.append({"workers": workers, "requests_sent": found["requests"], "in_metrics": int(metrics)} | found)
             show(rows[-1])
         return rows
