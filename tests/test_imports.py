@@ -26,6 +26,7 @@ SERVING = [
     "engine",
     "warmup",
     "device",
+    "queue",
     "tickets",
     "isolation",
     "stepping",

@@ -14,29 +14,28 @@ class CostModel:
 
     def __init__(self, memory: float = 200.0) -> None:
         self._keep = 1.0 - 1.0 / memory
-        self._weight = self._x = self._xx = self._y = self._xy = 0.0
+        # Replaced as one: the device's thread learns while the loop asks.
+        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
 
     def observe(self, tokens: float, seconds: float) -> None:
-        sums = (self._weight, self._x, self._xx, self._y, self._xy)
-        news = (1.0, tokens, tokens * tokens, seconds, tokens * seconds)
-        self._weight, self._x, self._xx, self._y, self._xy = (
-            self._keep * old + new for old, new in zip(sums, news, strict=True)
-        )
+        weight, x, xx, y, xy = (self._keep * old for old in self._sums)
+        self._sums = (weight + 1.0, x + tokens, xx + tokens * tokens, y + seconds, xy + tokens * seconds)
 
     @property
     def coefficients(self) -> tuple[float, float]:
         """Seconds per step and per token; never negative, zero before the first step."""
-        if not self._weight:
+        weight, x, xx, y, xy = self._sums
+        if not weight:
             return 0.0, 0.0
-        spread = self._weight * self._xx - self._x * self._x
-        if spread <= 1e-9 * self._weight * self._xx:  # all steps were of one size
-            return 0.0, self._y / self._x
-        per_token = (self._weight * self._xy - self._x * self._y) / spread
-        per_step = (self._y - per_token * self._x) / self._weight
+        spread = weight * xx - x * x
+        if spread <= 1e-9 * weight * xx:  # all steps were of one size
+            return 0.0, y / x
+        per_token = (weight * xy - x * y) / spread
+        per_step = (y - per_token * x) / weight
         if per_token <= 0:
-            return self._y / self._weight, 0.0
+            return y / weight, 0.0
         if per_step < 0:
-            return 0.0, self._xy / self._xx
+            return 0.0, xy / xx
         return per_step, per_token
 
     def marginal(self, tokens: float) -> float:

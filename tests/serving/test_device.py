@@ -6,6 +6,7 @@ import gc
 import logging
 import random
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence as Seq
@@ -428,6 +429,35 @@ async def test_a_worker_that_was_not_started_refuses() -> None:
         await submit(Worker(Metrics(CollectorRegistry())), FakeRunner(), [5])
 
 
+async def test_steps_follow_each_other_while_the_loop_is_busy(worker: Worker) -> None:
+    runner = FakeRunner(budget=1)
+    caller = submit(worker, runner, [1, 2, 3])
+    await until(lambda: runner.steps)
+    began = time.monotonic()
+    while len(runner.steps) < 3 and time.monotonic() - began < 10:
+        time.sleep(0.001)  # the loop does nothing meanwhile, on purpose
+    assert runner.steps == [[1], [2], [3]]
+    assert await answers(caller) == [1, 2, 3]
+
+
+async def test_what_else_runs_in_the_devices_thread_gets_its_turn_before_all_is_done() -> None:
+    """A model that loads, while there is always something to do."""
+    clock = ManualClock()
+    async with working(clock=clock) as worker:
+        runner = FakeRunner(budget=1)
+
+        def take_a_second(rows: Seq[Sequence]) -> None:
+            clock.advance(1.0)
+
+        runner.fails = take_a_second
+        async with held(worker, runner):
+            caller = submit(worker, runner, [2, 3, 4])
+            await waiting(worker, 3)
+            load = worker.executor.submit(lambda: len(runner.steps))
+        assert await answers(caller) == [2, 3, 4]
+        assert load.result() == 1
+
+
 async def test_a_step_is_counted() -> None:
     clock = ManualClock()
     async with working(clock=clock) as worker:
@@ -528,7 +558,7 @@ async def _accounted(callers: list[Caller], budget: int) -> None:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert await answers(blocker) == [1]
         assert worker.healthy
-        await until(lambda: len(worker._tickets) == len(worker._scheduler) == 0)
+        await until(lambda: len(worker._queue._tickets) == len(worker._queue) == 0)
 
         seen: Counter[str] = Counter()
         for result, (firsts, _, fate, _) in zip(results, callers, strict=True):
