@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
+from service.api.route import JsonRoute
 from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, ErrorBody, Pair
 from service.api.service import Job, Service, while_connected
 from service.errors import InvalidRequest, ServiceError, TooLarge
@@ -12,7 +13,7 @@ from service.serving.tickets import Outcome
 from service.tasks.classification import Classification, EncodedText
 from service.types import Floats
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], route_class=JsonRoute)
 Encoded = EncodedText | ServiceError
 STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
 
@@ -23,7 +24,7 @@ STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
     responses={status: {"model": ErrorBody} for status in STATUSES},
     summary="Labels for texts or pairs of texts",
 )
-async def classify(body: ClassifyRequest, request: Request) -> JSONResponse:
+async def classify(body: ClassifyRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     deadline = service.deadline(request)
     single = not isinstance(body.inputs, list)

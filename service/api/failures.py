@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import InvalidRequest, MalformedBody, ServiceError
+from service.errors import InvalidRequest, ServiceError
 from service.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -40,9 +40,8 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = error.errors()
-    if any(problem["type"] == "json_invalid" for problem in problems):
-        return error_response(MalformedBody(f"the body is not JSON: {problems[0].get('ctx', {}).get('error', '')}"))
+    # The first part of a place says that it is the body, the path or the query.
+    problems = [problem | {"loc": problem["loc"][1:]} for problem in error.errors()]
     return error_response(InvalidRequest(explain(problems)))
 
 
@@ -58,11 +57,9 @@ def explain(problems: Sequence[Any]) -> str:
 
 def _place(loc: Sequence[str | int]) -> tuple[str, ...]:
     """Field names and indices; Pydantic's names of a union's branches say nothing to a client."""
-    return tuple(str(part) for part in loc[1:] if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))
+    return tuple(str(part) for part in loc if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:
-        return error_response(MalformedBody("the body is not JSON in UTF-8"))
     return answer(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail), error.headers)

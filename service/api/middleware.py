@@ -6,11 +6,11 @@ Plain ASGI: it sees the body before anything parses it, and costs a few microsec
 import hmac
 import logging
 import re
+import secrets
 import time
-import uuid
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.failures import answer, error_response
@@ -37,46 +37,30 @@ class Gate:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        headers = Headers(scope=scope)
+        headers, reply = Headers(scope=scope), _Reply(send)
         wished = headers.get("x-request-id", "")
-        token = request_id.set(wished if GOOD_ID.fullmatch(wished) else uuid.uuid4().hex)
-        status = 500
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id.get()
-            await send(message)
-
+        token = request_id.set(wished if GOOD_ID.fullmatch(wished) else secrets.token_hex(16))
         self.metrics.in_flight.inc()
         try:
-            await self._guarded(scope, headers, receive, send_with_id)
+            await self._guarded(scope, headers, receive, reply)
         finally:
             self.metrics.in_flight.dec()
             route = _route(scope)
-            self.metrics.requests.labels(route, status).inc()
+            self.metrics.requests.labels(route, reply.status or 500).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - began)
             request_id.reset(token)
 
-    async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+    async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply") -> None:
         try:
             self._check_key(scope, headers)
-            await self.app(scope, await self._body(scope, headers, receive), watched)
+            await self.app(scope, await self._body(scope, headers, receive), reply)
         except ServiceError as error:
-            await error_response(error)(scope, receive, watched)
+            await error_response(error)(scope, receive, reply)
         except Exception:
             log.exception("%s %s failed, which is a bug", scope["method"], scope["path"])
-            if not started:
+            if not reply.status:
                 message = "something failed that should not; the log has it under this request id"
-                await answer(500, "internal", message)(scope, receive, watched)
+                await answer(500, "internal", message)(scope, receive, reply)
 
     def _check_key(self, scope: Scope, headers: Headers) -> None:
         if not self.settings.api_keys or scope["path"].startswith(OPEN):
@@ -95,8 +79,6 @@ class Gate:
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > limit:
             raise _too_large(limit)
-        # Every body here is JSON, whatever the client calls it: curl -d says it is a form.
-        MutableHeaders(scope=scope)["content-type"] = "application/json"
         chunks, size, more = [], 0, True
         while more:
             message = await receive()
@@ -108,6 +90,20 @@ class Gate:
             if size > limit:
                 raise _too_large(limit)
         return _replay({"type": "http.request", "body": b"".join(chunks), "more_body": False}, receive)
+
+
+@dataclass(slots=True)
+class _Reply:
+    """The answer on its way out, with the request's id.  ``status`` is 0 until it has begun."""
+
+    send: Send
+    status: int = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.get().encode())]
+        await self.send(message)
 
 
 def _replay(first: Message, receive: Receive) -> Receive:

@@ -1,16 +1,17 @@
 """``POST /qa``"""
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from service.api.classify import STATUSES
+from service.api.route import JsonRoute
 from service.api.schemas import PRIORITIES, ErrorBody, QaRequest, QaResponse
 from service.api.service import Job, Service, while_connected
 from service.errors import InvalidRequest, ServiceError, TooLarge
 from service.tasks.question_answering import Answered, EncodedQuestion, QuestionAnswering
 from service.types import Floats
 
-router = APIRouter(tags=["tasks"])
+router = APIRouter(tags=["tasks"], route_class=JsonRoute)
 
 
 @router.post(
@@ -19,7 +20,7 @@ router = APIRouter(tags=["tasks"])
     responses={status: {"model": ErrorBody} for status in STATUSES},
     summary="Answers to a question, as spans of the texts given",
 )
-async def answer_question(body: QaRequest, request: Request) -> JSONResponse:
+async def answer_question(body: QaRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     deadline = service.deadline(request)
     documents = _documents(body, service.settings.max_documents)

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence as Seq
 from dataclasses import dataclass, field
 
 from fastapi import Request
-from starlette.responses import JSONResponse
+from pydantic_core import to_json
+from starlette.responses import Response
 
 from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, TooLarge
 from service.metrics import Metrics
@@ -20,6 +21,7 @@ from service.settings import Settings
 from service.types import Priority, Sequence
 
 LONGEST_DEADLINE_MS = 3_600_000.0
+WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +73,21 @@ class Job:
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
 
-    def respond(self, body: dict[str, object]) -> JSONResponse:
+    def respond(self, body: dict[str, object]) -> Response:
         """The answer, with the time by stage in ``Server-Timing`` and in the metrics."""
         ref = self.engine.ref
         for name, seconds in self.stages.items():
             self.service.metrics.stage_seconds.labels(ref.name, ref.version, name).observe(seconds)
         timing = ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items())
         model = {"model": {"name": ref.name, "version": ref.version}}
-        return JSONResponse(model | body, headers={"Server-Timing": timing})
+        return Response(to_json(model | body), media_type="application/json", headers={"Server-Timing": timing})
 
 
 @contextlib.asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
     """Cancels its body when the client goes: the work is then dropped wherever it waits.  Raises Cancelled."""
     task = asyncio.current_task()
+    watcher: asyncio.Task[None] | None = None
     gone = False
 
     async def watch() -> None:
@@ -95,7 +98,11 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
         assert task is not None
         task.cancel()
 
-    watcher = asyncio.create_task(watch())
+    def begin() -> None:
+        nonlocal watcher
+        watcher = asyncio.create_task(watch())
+
+    timer = asyncio.get_running_loop().call_later(WATCH_SECONDS, begin)
     try:
         yield
     except asyncio.CancelledError:
@@ -105,4 +112,6 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
         task.uncancel()
         raise Cancelled("the client left before the answer was there") from None
     finally:
-        watcher.cancel()
+        timer.cancel()
+        if watcher:
+            watcher.cancel()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -58,8 +59,8 @@ class Classification:
 
     def encode(self, text: str, text_pair: str | None = None, long_text: LongText = "truncate") -> EncodedText:
         """InvalidRequest for a text without any token; TextTooLong where ``long_text`` is "error" and it is."""
-        first = self.tokenizer.encode(text).ids
-        second = None if text_pair is None else self.tokenizer.encode(text_pair).ids
+        first = self.tokenizer.ids(text)
+        second = None if text_pair is None else self.tokenizer.ids(text_pair)
         if len(first) == 0 or (second is not None and len(second) == 0):
             raise InvalidRequest("the text is empty, or holds nothing that the model has a token for")
         frame = 2 if second is None else 3
@@ -104,8 +105,8 @@ class Classification:
             pooled = activate(self.tempered(mean_of_windows(encoded, np.stack(logits)), encoded.tokens), kind)
         else:
             pooled = mean_of_windows(encoded, activate(np.stack(logits).astype(np.float64) / self.temperature, kind))
-        order = np.argsort(-pooled, kind="stable")[: top_k or len(pooled)]
-        labels = [(self.labels[index], float(pooled[index])) for index in order]
+        ranked = sorted(zip(self.labels, pooled.tolist(), strict=True), key=itemgetter(1), reverse=True)
+        labels = ranked[: top_k or len(ranked)]
         return Classified(labels, encoded.tokens, encoded.truncated, len(encoded.sequences))
 
     def tempered(self, logits: Doubles, tokens: float | Doubles) -> Doubles:

@@ -5,8 +5,10 @@ What it adds is what the tasks share: the frame ``[CLS] a [SEP] b [SEP]`` with i
 stay with the tokens through cutting and windowing.
 """
 
+import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +68,16 @@ class Tokenizer:
 
     def encode(self, text: str) -> Tokens:
         """The tokens of ``text`` without a frame.  InvalidRequest where it is not valid Unicode."""
-        try:
+        with _well_formed():
             encoding = self._engine.encode(text, add_special_tokens=False)
-        except (TypeError, UnicodeEncodeError) as error:
-            raise InvalidRequest(
-                "the text holds a lone surrogate, which is half a character: send well-formed Unicode"
-            ) from error
         offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
         return Tokens(np.array(encoding.ids, dtype=np.int32), offsets)
+
+    def ids(self, text: str) -> Ints:
+        """The ids alone, which costs a third less.  InvalidRequest as ``encode``."""
+        with _well_formed():
+            (encoding,) = self._engine.encode_batch_fast([text], add_special_tokens=False)
+        return np.array(encoding.ids, dtype=np.int32)
 
     def frame(self, first: Ints, second: Ints | None = None) -> Sequence:
         """``[CLS] first [SEP]`` or ``[CLS] first [SEP] second [SEP]``; the second text and its end are of type 1."""
@@ -84,6 +88,16 @@ class Tokenizer:
         types = np.zeros_like(ids)
         types[len(head) :] = 1
         return Sequence(ids, types, len(head))
+
+
+@contextlib.contextmanager
+def _well_formed() -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidRequest(
+            "the text holds a lone surrogate, which is half a character: send well-formed Unicode"
+        ) from error
 
 
 def _without_cutting(definition: str) -> str:

@@ -23,7 +23,9 @@ def check_error(response: httpx.Response, status: int, code: str) -> str:
     return message
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b'{"inputs": "x"', b"\xff\xfe", b'{"inputs": NaN,}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"nonsense", b'{"inputs": "x"', b"\xff\xfe", b'{"inputs": NaN,}', b"[" * 100_000, b"9" * 5000]
+)
 async def test_what_is_not_json_is_400(client: httpx.AsyncClient, content: bytes) -> None:
     for route in ("/classify", "/qa"):
         response = await client.post(route, content=content)

@@ -77,10 +77,3 @@ async def test_server_timing_splits_the_request(client: httpx.AsyncClient) -> No
 
     names = [part.split(";")[0] for part in response.headers["server-timing"].split(", ")]
     assert names == ["encode", "queue", "run", "decode"]
-
-
-async def test_curl_without_a_content_type_is_understood(client: httpx.AsyncClient) -> None:
-    form = {"content-type": "application/x-www-form-urlencoded"}
-    response = await client.post("/classify", content='{"inputs": "ok"}', headers=form)
-
-    assert response.status_code == 200

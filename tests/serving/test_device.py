@@ -87,6 +87,13 @@ async def held(worker: Worker, runner: FakeRunner, first: int = 1, tokens: int =
         runner.gate.set()
 
 
+def block(condition: Callable[[], object]) -> None:
+    """Hold the loop until ``condition`` holds."""
+    began = time.monotonic()
+    while not condition() and time.monotonic() - began < 10:
+        time.sleep(0.001)
+
+
 def teach(runner: FakeRunner) -> FakeRunner:
     runner.cost.observe(8, 8 * SECONDS)
     return runner
@@ -433,9 +440,7 @@ async def test_steps_follow_each_other_while_the_loop_is_busy(worker: Worker) ->
     runner = FakeRunner(budget=1)
     caller = submit(worker, runner, [1, 2, 3])
     await until(lambda: runner.steps)
-    began = time.monotonic()
-    while len(runner.steps) < 3 and time.monotonic() - began < 10:
-        time.sleep(0.001)  # the loop does nothing meanwhile, on purpose
+    block(lambda: len(runner.steps) == 3)
     assert runner.steps == [[1], [2], [3]]
     assert await answers(caller) == [1, 2, 3]
 

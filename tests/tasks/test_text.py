@@ -124,6 +124,7 @@ def test_any_text_gets_offsets_within_it(pieces: Pieces, text: str) -> None:
     assert tokens.offsets.shape == (len(tokens), 2)
     for start, end in tokens.offsets.tolist():
         assert 0 <= start < end <= len(text)
+    assert pieces.ours.ids(text).tolist() == tokens.ids.tolist()
 
 
 def test_a_part_keeps_the_offsets_of_its_tokens(pieces: Pieces) -> None:
@@ -174,8 +175,9 @@ def test_truncation_and_padding_that_were_saved_are_ignored(tmp_path: Path, kind
 
 @pytest.mark.parametrize("text", ["\ud800", "fine \udc00 so far", "🎉\udf89"])
 def test_half_a_character_is_refused(pieces: Pieces, text: str) -> None:
-    with pytest.raises(InvalidRequest, match="lone surrogate"):
-        pieces.ours.encode(text)
+    for encode in (pieces.ours.encode, pieces.ours.ids):
+        with pytest.raises(InvalidRequest, match="lone surrogate"):
+            encode(text)
 
 
 def test_a_text_after_a_refused_one_is_encoded(pieces: Pieces) -> None:
