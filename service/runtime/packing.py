@@ -3,30 +3,42 @@
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from service.types import Floats, Ints, Sequence
+from service.types import Ints, Sequence
+
+Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Pack:
-    """``ids``, ``positions``, ``types`` (tokens,); ``lengths`` and ``starts`` (rows,): where each row begins."""
+    """``ids``, ``positions``, ``types`` (tokens,); ``lengths`` and ``starts`` (rows,): where each row begins.
+
+    After the ``real`` rows there may be others, of any token, that only make up a round number of tokens.
+    """
 
     ids: Ints
     positions: Ints
     types: Ints
     lengths: Ints
     starts: Ints
+    real: int
 
     @classmethod
-    def of(cls, rows: Seq[Sequence]) -> "Pack":
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int32, count=len(rows))
-        ends = np.cumsum(lengths, dtype=np.int32)
-        starts = ends - lengths
-        ids = np.concatenate([row.ids for row in rows])
-        positions = np.arange(len(ids), dtype=np.int32) - np.repeat(starts, lengths)
-        return cls(ids, positions, np.concatenate([row.types for row in rows]), lengths, starts)
+    def of(cls, rows: Seq[Sequence], *, rounded: bool = False) -> "Pack":
+        """``rounded``: to one of few sizes, so that a device's memory is asked for the same pieces again and again."""
+        lengths = np.array([len(row) for row in rows], dtype=np.int32)
+        ids, types = [row.ids for row in rows], [row.types for row in rows]
+        if rounded:
+            filler = np.zeros(round_up(int(lengths.sum())) - int(lengths.sum()), dtype=np.int32)
+            lengths = np.concatenate((lengths, _cut(len(filler), int(lengths.max()))))
+            ids, types = [*ids, filler], [*types, filler]
+        starts = np.cumsum(lengths, dtype=np.int32) - lengths
+        positions = np.arange(lengths.sum(), dtype=np.int32) - np.repeat(starts, lengths)
+        return cls(np.concatenate(ids), positions, np.concatenate(types), lengths, starts, len(rows))
 
     @property
     def tokens(self) -> int:
@@ -35,11 +47,6 @@ class Pack:
     @property
     def longest(self) -> int:
         return int(self.lengths.max())
-
-    @property
-    def padding_avoided(self) -> int:
-        """The tokens that a padded batch of the same rows would have computed for nothing."""
-        return len(self.lengths) * self.longest - self.tokens
 
     @cached_property
     def slots(self) -> Ints:
@@ -57,15 +64,32 @@ class Pack:
     @cached_property
     def token_offset(self) -> Ints:
         """(rows, longest): the places of the tokens, then those of the padding; for PackedMultiHeadAttention."""
-        everywhere = np.arange(len(self.lengths) * self.longest, dtype=np.int32)
-        padding = np.setdiff1d(everywhere, self.tokens_at, assume_unique=True)
-        return np.concatenate((self.tokens_at, padding)).reshape(len(self.lengths), self.longest)
+        padding = np.ones(len(self.lengths) * self.longest, dtype=bool)
+        padding[self.tokens_at] = False
+        everywhere = np.concatenate((self.tokens_at, np.flatnonzero(padding).astype(np.int32)))
+        return everywhere.reshape(len(self.lengths), self.longest)
 
     @cached_property
     def cumulative(self) -> Ints:
         """(rows + 1,): the lengths summed up, from zero."""
         return np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
 
-    def split(self, values: Floats) -> list[Floats]:
-        """An array with one entry a token (tokens, ...), cut into one piece a row: views, not copies."""
-        return np.split(values, self.cumulative[1:-1])
+    def split(self, values: Values) -> list[Values]:
+        """An array with one entry a token (tokens, ...), cut into one piece a real row: views, not copies."""
+        return np.split(values, self.cumulative[1:-1])[: self.real]
+
+    def join(self, pieces: Seq[Values]) -> Values:
+        """The other way round: one piece a real row to (tokens, ...)."""
+        filler = self.tokens - sum(map(len, pieces))
+        return np.concatenate([*pieces, np.zeros((filler, *pieces[0].shape[1:]), pieces[0].dtype)])
+
+
+def round_up(tokens: int) -> int:
+    """One of eight sizes for each doubling: at most an eighth more, for more than 64 tokens."""
+    unit = max(8, 1 << max(0, tokens.bit_length() - 4))
+    return -(-tokens // unit) * unit
+
+
+def _cut(tokens: int, longest: int) -> Ints:
+    whole, rest = divmod(tokens, longest)
+    return np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int32)

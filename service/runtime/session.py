@@ -36,12 +36,17 @@ class Model:
         self.device = device
         self.depth = layers
         self._pooled = pooled
+        self._stays = device.kind == "cuda"  # what comes out, there
         self._sessions = {part: _session(path, device) for part, path in files.items()}
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
         """Logits of each row, through all layers: (labels,) for a classifier, (tokens of the row, 2) for spans."""
-        pack = Pack.of(rows)
+        pack = self.pack(rows)
         return self.finish(self.advance(self.begin(pack), pack, self.depth), pack)
+
+    def pack(self, rows: Seq[Sequence]) -> Pack:
+        """``rows`` as this model's device likes them."""
+        return Pack.of(rows, rounded=self.device.kind == "cuda")
 
     def begin(self, pack: Pack) -> Hidden:
         return Hidden(self._call("embed", {"ids": pack.ids, "positions": pack.positions, "types": pack.types}))
@@ -59,7 +64,7 @@ class Model:
     def finish(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
         """Logits of ``rows``, or of all.  Any depth may be asked."""
         if self._pooled:
-            starts = pack.starts if rows is None else pack.starts[list(rows)]
+            starts = pack.starts[: pack.real] if rows is None else pack.starts[list(rows)]
             return list(_host(self._call("head", {"hidden": hidden.value, "starts": starts})))
         logits = pack.split(_host(self._call("head", {"hidden": hidden.value})))
         return logits if rows is None else [logits[index] for index in rows]
@@ -71,9 +76,7 @@ class Model:
     def _call(self, part: str, feeds: dict[str, Any]) -> Any:
         session = self._sessions[part]
         try:
-            return (
-                _on_device(session, feeds, self.device) if self.device.kind == "cuda" else session.run(None, feeds)[0]
-            )
+            return _bound(session, feeds, self.device) if self._stays else session.run(None, feeds)[0]
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             text = str(error)
             if "out of memory" in text.lower() or "Failed to allocate memory" in text:
@@ -85,15 +88,18 @@ def _host(value: Any) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
 
 
-def _on_device(session: ort.InferenceSession, feeds: dict[str, Any], device: Device) -> Any:
-    """Inputs from wherever they are, the output left on the device: hidden states never cross the bus."""
+def _bound(session: ort.InferenceSession, feeds: dict[str, Any], device: Device) -> Any:
+    """Inputs from wherever they are, the output left on the device: hidden states never cross the bus.
+
+    Buffers come from the device's arena, which packs of rounded sizes ask for the same pieces again and again.
+    """
     binding = session.io_binding()
     for name, value in feeds.items():
         if isinstance(value, np.ndarray):
             binding.bind_cpu_input(name, np.ascontiguousarray(value))
         else:
             binding.bind_ortvalue_input(name, value)
-    binding.bind_output(session.get_outputs()[0].name, "cuda", device.index)
+    binding.bind_output(session.get_outputs()[0].name, device.kind, device.index)
     session.run_with_iobinding(binding)
     return binding.get_outputs()[0]
 

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from service.runtime.packing import Pack
 from service.runtime.session import Hidden, Model
 from service.tasks.exits import ExitPolicy, Opinion, opinions
@@ -110,7 +108,7 @@ def advance(model: Model, stepping: Stepping, group: Seq[Progress], piece: int, 
     """
     order = sorted(range(len(group)), key=lambda index: group[index].hidden is not None)  # those that begin, first
     going = [group[index] for index in order]
-    pack = Pack.of([one.sequence for one in going])
+    pack = model.pack([one.sequence for one in going])
     hidden = _entered(model, going, pack)
     while True:
         before, hidden = hidden.depth, _run(model, hidden, pack, stepping.end(going), piece, stop)
@@ -153,9 +151,9 @@ def _entered(model: Model, begun: Seq[Progress], pack: Pack) -> Hidden:
         return model.begin(pack)
     states = [one.hidden for one in begun[len(new) :]]
     if new:
-        entering = Pack.of(new)
+        entering = model.pack(new)
         states = [*model.states(model.begin(entering), entering), *states]
-    return Hidden(np.concatenate(states), begun[0].depth)
+    return Hidden(pack.join(states), begun[0].depth)
 
 
 def _answered(one: Progress, stepping: Stepping, logits: Floats, said: Opinion | None) -> Progress:

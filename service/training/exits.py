@@ -8,7 +8,6 @@ from typing import Any
 from tqdm import tqdm
 
 from service.errors import QualityError
-from service.runtime.packing import Pack
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
 from service.tasks.exits import ExitPolicy, Opinion, opinion
@@ -142,7 +141,7 @@ def run_depths(engine: Engine, rows: Seq[Sequence]) -> list[list[Floats]]:
     found: list[list[Any]] = [[None] * len(rows) for _ in range(model.depth)]
     with tqdm(total=len(rows), desc="every depth", unit=" rows", leave=False) as bar:
         for step in steps(rows, max(engine.budget, 128)):
-            pack = Pack.of([rows[index] for index in step])
+            pack = model.pack([rows[index] for index in step])
             hidden = model.begin(pack)
             for depth in range(model.depth):
                 hidden = model.advance(hidden, pack, 1)

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from service.runtime.packing import Pack
+from service.runtime.packing import Pack, round_up
 from service.types import Sequence
 
 many = settings(deadline=None, max_examples=50)
@@ -35,8 +35,7 @@ def test_rows_lie_end_to_end(lengths: list[int]) -> None:
 def test_sizes_are_those_of_the_rows(lengths: list[int]) -> None:
     pack = Pack.of(rows_of(lengths))
 
-    assert (pack.tokens, pack.longest) == (sum(lengths), max(lengths))
-    assert pack.padding_avoided == sum(max(lengths) - length for length in lengths)
+    assert (pack.tokens, pack.longest, pack.real) == (sum(lengths), max(lengths), len(lengths))
 
 
 @many
@@ -87,3 +86,39 @@ def test_values_of_tokens_are_split_into_one_piece_a_row(lengths: list[int]) -> 
     assert len(pieces) == len(rows)
     for row, piece in zip(rows, pieces, strict=True):
         assert piece.tolist() == [[number, -number] for number in row.ids.tolist()]
+
+
+@many
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=9))
+def test_a_rounded_pack_has_its_rows_first_and_a_round_number_of_tokens(lengths: list[int]) -> None:
+    rows = rows_of(lengths)
+    plain, pack = Pack.of(rows), Pack.of(rows, rounded=True)
+
+    assert pack.tokens == round_up(plain.tokens) == len(pack.types) == sum(pack.lengths)
+    assert (pack.real, pack.longest) == (len(rows), plain.longest)  # no row that fills up is the longest
+    assert pack.ids[: plain.tokens].tolist() == plain.ids.tolist()
+    assert pack.positions[: plain.tokens].tolist() == plain.positions.tolist()
+    assert all(pack.positions < pack.longest)
+    values = np.arange(pack.tokens, dtype=np.float32)
+    assert [piece.tolist() for piece in pack.split(values)] == [
+        piece.tolist() for piece in plain.split(values[: plain.tokens])
+    ]
+
+
+@many
+@given(lengths=all_lengths, rounded=st.booleans())
+def test_what_was_split_is_joined_again(lengths: list[int], rounded: bool) -> None:
+    pack = Pack.of(rows_of(lengths), rounded=rounded)
+    values = np.arange(2 * pack.tokens, dtype=np.float16).reshape(-1, 2)
+    joined = pack.join(pack.split(values))
+
+    assert (joined.shape, joined.dtype) == (values.shape, values.dtype)
+    assert joined[: sum(lengths)].tolist() == values[: sum(lengths)].tolist()
+
+
+def test_round_sizes_are_few_and_not_much_more() -> None:
+    sizes = {tokens: round_up(tokens) for tokens in range(1, 32_769)}
+
+    assert all(tokens <= size <= tokens + max(7, tokens / 8) for tokens, size in sizes.items())
+    assert len(set(sizes.values())) < 100
+    assert all(round_up(size) == size for size in sizes.values())
