@@ -1,30 +1,39 @@
-"""The device under the service: tokens a second, against its own products, and whether its memory creeps.
+"""The device under the service: tokens a second, against its own products, whether its memory creeps, and what is left
+of it over HTTP.
 
-    python benchmarks/device.py [--device cuda] [--requests 10000] --out FOLDER
+    python benchmarks/device.py [--device cuda] [--requests 10000] [--workers CORES] --out FOLDER
 
 An albert-base of random weights in the precision that the device serves; the same on the CPU, to try it out.
 """
 
 import argparse
+import functools
+import json
+import multiprocessing
+import os
 import random
 import subprocess
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from models import make, row
+from models import make, newest, row
 from onnx import TensorProto, helper
 from packing import fastest, machine
 from roofline import LAYERS, OPERATIONS
-from servers import report, show
+from servers import albert_serve, closed, report, show
+from tokenizers import Tokenizer
 from tqdm import tqdm
 
+from service.bench.traffic import Kind
 from service.runtime.providers import Device, choose
 from service.serving.engine import Engine, load
 
 BATCHES = {"cuda": (1, 4, 16, 64, 256), "cpu": (1, 4)}
+CLIENTS = 16  # of each process that asks
 PRODUCT = {"cuda": (16_384, 4096, 4096), "cpu": (512, 768, 3072)}
 
 
@@ -80,6 +89,36 @@ def creep(engine: Engine, device: Device, requests: int) -> dict[str, Any]:
     return found
 
 
+def over_http(repository: Path, device: Device, workers: int, seconds: float, log: Path) -> dict[str, Any]:
+    """Requests a second of single sentences, to ``workers`` processes, from as many that ask."""
+    with albert_serve(repository, log, device=str(device), workers=workers) as url:
+        ask = functools.partial(closed, url, [sentences()], CLIENTS, seconds)
+        # Fresh processes: this one holds the device.
+        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as askers:
+            answers = [*askers.map(ask, [seconds / 4] * workers)]
+    found = {
+        "workers": workers, "clients": workers * CLIENTS, "requests_per_s": round(sum(map(rate_of, answers))),
+        "p50_ms": round(float(np.median([one["p50_ms"] for one in answers])), 1),
+        "p99_ms": max(one["p99_ms"] for one in answers),
+    }  # fmt: skip
+    show(found)
+    return found
+
+
+def rate_of(answers: dict[str, Any]) -> float:
+    if answers["errors"]:
+        raise SystemExit(f"over HTTP some requests failed, by status: {answers['errors']}; see the log in --out")
+    return float(answers["answers_per_second"])
+
+
+def sentences() -> Kind:
+    """Made of the vocabulary's own words, about 25 tokens each: a GPU host need not have any data."""
+    vocabulary = Tokenizer.from_file(str(newest("sentiment") / "tokenizer.json")).get_vocab()
+    words, draw = sorted(word for word in vocabulary if word.isalpha() and word.isascii()), random.Random(0)
+    texts = [" ".join(draw.choices(words, k=draw.randint(6, 40))) for _ in range(2000)]
+    return Kind("short", "/classify", [json.dumps({"inputs": text}).encode() for text in texts])
+
+
 def memory(device: Device) -> int:
     if device.kind == "cuda":
         ask = ["nvidia-smi", f"--id={device.index}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -91,8 +130,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--workers", type=int, default=min(16, len(os.sched_getaffinity(0))))
+    parser.add_argument("--seconds", type=float, default=20, help="of the load over HTTP")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     device = choose(options.device)
     with tempfile.TemporaryDirectory() as name:
         make(Path(name))
@@ -101,6 +143,10 @@ def main() -> None:
         show({"device": card(device), "budget": engine.budget, "ceiling_tflop_per_s": round(most / 1e12, 2)})
         rows = throughput(engine, device, most)
         rows.append(creep(engine, device, options.requests))
+        report(options.out, "device", f"{card(device)}; {machine()}", rows)
+        del engine  # the workers need its memory
+        log = options.out.resolve() / "servers.log"
+        rows.append(over_http(Path(name) / "repository", device, options.workers, options.seconds, log))
     report(options.out, "device", f"{card(device)}; {machine()}", rows)
 
 

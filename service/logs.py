@@ -44,4 +44,4 @@ def configure(level: str, style: Literal["json", "text"]) -> None:
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
-    logging.getLogger("uvicorn.access").disabled = True  # the metrics count requests; a line each costs more
+    logging.getLogger("uvicorn.access").propagate = False  # the metrics count requests; a line each costs more

@@ -39,8 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="albert-serve", version=__version__, summary="Text classification and question answering with ALBERT",
         lifespan=functools.partial(_lifespan, settings, metrics),
     )  # fmt: skip
-    for part in (classify, qa):
-        app.router.routes.extend(part.router.routes)  # first in line, and the shortest way to them
+    app.router.routes[:0] = [*classify.router.routes, *qa.router.routes]  # first in line, and by the shortest way
     for part in (models, health):
         app.include_router(part.router)
     failures.install(app)
@@ -63,6 +62,8 @@ async def _lifespan(settings: Settings, metrics: Metrics, app: FastAPI) -> Async
     executor = ThreadPoolExecutor(1, thread_name_prefix="device")
     # The device's thread comes back from ONNX Runtime to an interpreter that the loop holds; 5 ms is a long wait then.
     sys.setswitchinterval(SWITCH_SECONDS)
+    # Texts are tokenized one by one: the library's own pool of threads would only stand by.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     policy = Policy(settings.ageing, settings.bulk_delay_seconds)
     loader = functools.partial(
         engine.load,

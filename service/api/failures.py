@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import InvalidRequest, ServiceError
+from service.errors import ServiceError
 from service.logs import request_id
 
 log = logging.getLogger(__name__)
@@ -19,7 +18,6 @@ CODES = {404: "not_found", 405: "method_not_allowed"}
 
 def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
 
 
@@ -36,13 +34,6 @@ def answer(status: int, code: str, message: str, headers: Mapping[str, str] | No
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     return error_response(error)
-
-
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    # The first part of a place says that it is the body, the path or the query.
-    problems = [problem | {"loc": problem["loc"][1:]} for problem in error.errors()]
-    return error_response(InvalidRequest(explain(problems)))
 
 
 def explain(problems: Sequence[Any]) -> str:

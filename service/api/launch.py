@@ -38,7 +38,6 @@ def serve(settings: Settings) -> int:
     configure(settings.log_level, settings.log_format)
     common: dict[str, Any] = {
         "host": settings.host, "port": settings.port, "log_config": None, "server_header": False, "access_log": False,
-        "proxy_headers": False,  # nothing here asks who the client is
         "timeout_graceful_shutdown": settings.drain_seconds,
     }  # fmt: skip
     if settings.workers == 1:

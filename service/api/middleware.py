@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.failures import answer, error_response
-from service.errors import ServiceError, TooLarge, Unauthorized
+from service.errors import Cancelled, ServiceError, TooLarge, Unauthorized
 from service.logs import request_id
 from service.metrics import Metrics
 from service.settings import Settings
@@ -83,7 +83,7 @@ class Gate:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return _replay(message, receive)
+                raise Cancelled("the client left before its request was there")
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             more = message.get("more_body", False)

@@ -80,7 +80,8 @@ class Job:
             self.service.metrics.stage_seconds.labels(ref.name, ref.version, name).observe(seconds)
         timing = ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items())
         model = {"model": {"name": ref.name, "version": ref.version}}
-        return Response(to_json(model | body), media_type="application/json", headers={"Server-Timing": timing})
+        content = to_json(model | body, inf_nan_mode="null")
+        return Response(content, media_type="application/json", headers={"Server-Timing": timing})
 
 
 @contextlib.asynccontextmanager

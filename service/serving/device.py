@@ -104,7 +104,7 @@ class Worker:
             )
             tickets.append(Ticket(runner, start, job, loop.create_future()))
         self._admit(runner, [ticket.job for ticket in tickets], now)
-        self._queue.add(runner, tickets)
+        self._queue.add(tickets)
         self._gauge()
         self._wake.set()
         futures = [ticket.future for ticket in tickets]
@@ -212,27 +212,23 @@ class Worker:
         return step
 
     def _tell(self, step: Step) -> None:
-        """Hand out the answers of a step; the metrics come after, nobody waits for those."""
-        label = (step.runner.ref.name, str(step.runner.ref.version))
+        """Hand out the answers of a step, then count: a metric that fails must keep nobody waiting."""
         for ticket, now in zip(step.tickets, step.after, strict=True):
             if isinstance(now, ServiceError):
                 self._resolve(ticket.job.key, now)
-                self.metrics.failed.labels(*label).inc()
             elif now.logits is not None:
                 self._resolve(ticket.job.key, now.logits)
-                self.metrics.exit_depth.labels(*label).observe(now.depth)
-                saved = len(now) * (step.runner.stepping.layers - now.depth)
-                self.metrics.layers.labels(*label, "saved").inc(saved)
-        self._observe(step, label)
+        self._observe(step)
 
     def _tell_late(self, keys: Iterable[int]) -> None:
         for key in keys:
             if self._resolve(key, _late()):
                 self.metrics.dropped.labels("deadline").inc()
+        self._gauge()
 
-    def _observe(self, step: Step, label: tuple[str, str]) -> None:
-        lengths, runner = [len(one) for one in step.before], step.runner
-        tokens = sum(lengths)
+    def _observe(self, step: Step) -> None:
+        runner, lengths = step.runner, [len(one) for one in step.before]
+        label, tokens = (runner.ref.name, str(runner.ref.version)), sum(lengths)
         self.metrics.steps.labels(*label).inc()
         self.metrics.step_sequences.labels(*label).observe(len(lengths))
         self.metrics.step_tokens.labels(*label).observe(tokens)
@@ -242,6 +238,13 @@ class Worker:
         self.metrics.token_budget.labels(*label).set(runner.budget)  # out of memory halves it
         for name, value in zip(("per_step", "per_token"), runner.cost.coefficients, strict=True):
             self.metrics.cost.labels(*label, name).set(value)
+        for now in step.after:
+            if isinstance(now, ServiceError):
+                self.metrics.failed.labels(*label).inc()
+            elif now.logits is not None:
+                self.metrics.exit_depth.labels(*label).observe(now.depth)
+                saved = len(now) * (runner.stepping.layers - now.depth)
+                self.metrics.layers.labels(*label, "saved").inc(saved)
         self._gauge()
 
     def _resolve(self, key: int, outcome: Outcome) -> bool:

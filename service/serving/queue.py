@@ -1,6 +1,7 @@
 """What waits for the device, and what it runs: here the event loop and the device's thread meet.
 
-The loop adds and drops, the device's thread takes and puts back; every method holds the lock for some microseconds.
+The loop adds and drops, the device's thread takes and puts back; what changes anything holds the lock, one row at a
+time where a request has many.
 """
 
 import threading
@@ -54,14 +55,17 @@ class Queue:
         """Seconds that the step should still run."""
         return max(0.0, self._until - now)
 
-    def add(self, runner: Runner, tickets: Iterable[Ticket]) -> None:
+    def add(self, tickets: Seq[Ticket]) -> None:
+        """The rows of one request."""
+        for ticket in tickets:
+            with self._lock:
+                self._tickets[ticket.job.key] = ticket
+                self._runners[ticket.job.model] = ticket.runner
+                self._scheduler.add(ticket.job)
+        # They came together, so if one of them may pass, the one of least work may.
+        soonest = min((ticket.job for ticket in tickets), key=lambda job: job.cost)
         with self._lock:
-            for ticket in tickets:
-                job = ticket.job
-                self._tickets[job.key] = ticket
-                self._scheduler.add(job)
-                self._stopping = self._stopping or self._passes(job)
-            self._runners[runner.ref] = runner
+            self._stopping = self._stopping or self._passes(soonest)
 
     def ahead(self, job: Job, now: float) -> float:
         """Seconds of the device before ``job``: of what waits, and of the step that runs."""
@@ -75,14 +79,14 @@ class Queue:
         """The keys of those whose deadline passed, and the next step; both out of the queue."""
         with self._lock:
             late = [job.key for job in self._scheduler.expire(now)]
-            # A version that nobody asks any more must not be kept in memory from here.
-            self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
             limits = {ref: _limits(runner) for ref, runner in self._runners.items()}
             self._running, self._stopping = self._scheduler.next_step(limits), False
             step = [self._tickets[job.key] for job in self._running]
             self._until = now
             if step:
                 self._expect(step[0].runner, [ticket.progress for ticket in step])
+            else:
+                self._end()
             return late, step
 
     def put_back(self, moved: Iterable[tuple[Ticket, Progress]], now: float) -> None:
@@ -95,6 +99,7 @@ class Queue:
                 ticket.progress, runner = progress, ticket.runner
                 ticket.job = replace(ticket.job, cost=cost(runner, progress), lane=runner.stepping.lane(progress))
                 self._scheduler.put_back(ticket.job)
+            self._end()
 
     def pop(self, key: int) -> Ticket | None:
         """The ticket of one that left by a step or late, to answer it; None where nobody waits any more."""
@@ -115,13 +120,23 @@ class Queue:
             return dropped
 
     def drop_all(self) -> list[Ticket]:
-        return self.drop(list(self._tickets))
+        """Forget everyone; the device has failed or stops."""
+        with self._lock:
+            keys = list(self._tickets)
+        dropped = self.drop(keys)
+        with self._lock:
+            self._end()
+        return dropped
+
+    def _end(self) -> None:
+        """No step runs.  A version that nobody asks any more must not be kept in memory from here."""
+        self._running = []
+        self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
 
     def _passes(self, job: Job) -> bool:
         if not self._running:
             return False
-        runner = self._runners.get(self._running[0].model)
-        return runner is not None and self._scheduler.passes(job, self._running, _limits(runner))
+        return self._scheduler.passes(job, self._running, _limits(self._runners[self._running[0].model]))
 
     def _expect(self, runner: Runner, group: Seq[Progress]) -> None:
         stepping, tokens = runner.stepping, sum(map(len, group))

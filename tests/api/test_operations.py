@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -96,6 +97,15 @@ async def test_metrics_add_up(client: httpx.AsyncClient) -> None:
     assert samples["albert_requests_in_flight", ()] == 1
 
 
+def asking() -> dict[str, Any]:
+    """The scope of a request to /classify."""
+    return {
+        "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "query_string": b"",
+        "headers": [], "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
+        "root_path": "",
+    }  # fmt: skip
+
+
 async def test_a_client_that_leaves_takes_its_work_along(client: httpx.AsyncClient, app: FastAPI) -> None:
     """Driven at the ASGI level, where leaving is a message."""
     left = asyncio.Event()
@@ -116,12 +126,7 @@ async def test_a_client_that_leaves_takes_its_work_along(client: httpx.AsyncClie
     hold = asyncio.Event()
     loop = asyncio.get_running_loop()
     worker.executor.submit(lambda: asyncio.run_coroutine_threadsafe(hold.wait(), loop).result(10))
-    scope = {
-        "type": "http", "method": "POST", "path": "/classify", "raw_path": b"/classify", "query_string": b"",
-        "headers": [], "http_version": "1.1", "scheme": "http", "server": ("test", 80), "client": ("test", 1),
-        "root_path": "",
-    }  # fmt: skip
-    gone = asyncio.create_task(app(scope, receive, send))  # type: ignore[arg-type]
+    gone = asyncio.create_task(app(asking(), receive, send))  # type: ignore[arg-type]
     stays = asyncio.create_task(client.post("/classify", json={"inputs": "It was not good."}))
     while worker.metrics.queue_sequences._value.get() < 1:  # noqa: ASYNC110  # the gauge has no event
         await asyncio.sleep(0)
@@ -132,6 +137,24 @@ async def test_a_client_that_leaves_takes_its_work_along(client: httpx.AsyncClie
     assert sent[0]["status"] == 499
     assert (await stays).status_code == 200
     assert 'albert_requests_total{route="/classify",status="499"} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_a_client_that_leaves_while_it_sends_is_no_bug(app: FastAPI, caplog: pytest.LogCaptureFixture) -> None:
+    messages: list[dict[str, object]] = [
+        {"type": "http.disconnect"},
+        {"type": "http.request", "body": b'{"inputs": ', "more_body": True},
+    ]
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return messages.pop()
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    await app(asking(), receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 499
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_openapi_has_every_route_and_its_examples_work(client: httpx.AsyncClient) -> None:

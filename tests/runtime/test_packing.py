@@ -53,21 +53,22 @@ def test_slots_lay_tokens_out_in_rows_and_tokens_at_takes_them_back(lengths: lis
 
 
 @many
-@given(lengths=all_lengths)
-def test_token_offset_names_the_places_of_tokens_then_those_of_padding(lengths: list[int]) -> None:
-    pack = Pack.of(rows_of(lengths))
-    longest = max(lengths)
+@given(lengths=all_lengths, rounded=st.booleans())
+def test_token_offset_names_the_places_of_tokens_then_those_of_padding(lengths: list[int], rounded: bool) -> None:
+    pack = Pack.of(rows_of(lengths), rounded=rounded)
+    lengths, longest = pack.lengths.tolist(), max(lengths)  # those of the rows that fill up too
     tokens = [row * longest + column for row, length in enumerate(lengths) for column in range(length)]
     padding = [row * longest + column for row, length in enumerate(lengths) for column in range(length, longest)]
 
     assert pack.token_offset.shape == (len(lengths), longest)
     assert pack.token_offset.reshape(-1).tolist() == tokens + padding
+    assert pack.cumulative.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
 
 
 @many
-@given(lengths=all_lengths)
-def test_every_index_is_of_the_type_that_the_graphs_read(lengths: list[int]) -> None:
-    pack = Pack.of(rows_of(lengths))
+@given(lengths=all_lengths, rounded=st.booleans())
+def test_every_index_is_of_the_type_that_the_graphs_read(lengths: list[int], rounded: bool) -> None:
+    pack = Pack.of(rows_of(lengths), rounded=rounded)
 
     arrays = (
         pack.ids, pack.positions, pack.types, pack.lengths, pack.starts,

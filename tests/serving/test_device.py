@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import random
@@ -437,9 +438,11 @@ async def test_a_worker_that_was_not_started_refuses() -> None:
 
 
 async def test_steps_follow_each_other_while_the_loop_is_busy(worker: Worker) -> None:
-    runner = FakeRunner(budget=1)
+    runner = FakeRunner(budget=1, gate=threading.Event())
     caller = submit(worker, runner, [1, 2, 3])
     await until(lambda: runner.steps)
+    assert runner.gate
+    runner.gate.set()
     block(lambda: len(runner.steps) == 3)
     assert runner.steps == [[1], [2], [3]]
     assert await answers(caller) == [1, 2, 3]
@@ -494,15 +497,46 @@ async def test_the_queue_is_gauged(worker: Worker) -> None:
     assert (value(worker, "queue_sequences"), value(worker, "queue_tokens")) == (0, 0)
 
 
-async def test_a_model_that_nobody_asks_any_more_is_let_go(worker: Worker) -> None:
+async def test_the_queue_is_empty_for_the_gauges_too_once_all_who_waited_are_late() -> None:
+    clock = ManualClock()
+    async with working(clock=clock) as worker:
+        runner = FakeRunner()
+        async with held(worker, runner) as blocker:
+            late = submit(worker, runner, [2, 3], deadline=clock() + 5)
+            await waiting(worker, 2)
+            clock.advance(10)
+        with pytest.raises(DeadlineExceeded):
+            await late
+        await blocker
+        await waiting(worker, 0)
+        assert value(worker, "queue_tokens") == 0
+
+
+async def test_a_metric_that_fails_keeps_nobody_waiting(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    monkeypatch.setattr(worker.metrics, "steps", None)
+    assert await answers(submit(worker, FakeRunner(), [1, 2])) == [1, 2]
+    assert await answers(submit(worker, FakeRunner(), [3])) == [3]
+
+
+def take_long(clock: ManualClock, rows: Seq[Sequence]) -> None:
+    clock.advance(1.0)
+
+
+async def test_a_model_that_nobody_asks_any_more_is_let_go() -> None:
     """Or each new version of a model would leave the memory of the old one taken."""
-    runner = FakeRunner()
-    gone = weakref.ref(runner)
-    await answers(submit(worker, runner, [5]))
-    await answers(submit(worker, FakeRunner(ModelRef("fake", 2)), [5]))
-    del runner
-    gc.collect()
-    assert gone() is None
+    for slow in (False, True):  # a slow step is the last one of its turn
+        clock = ManualClock()
+        async with working(clock=clock) as worker:
+            runner = FakeRunner()
+            if slow:
+                runner.fails = functools.partial(take_long, clock)
+            gone = weakref.ref(runner)
+            await answers(submit(worker, runner, [5]))
+            del runner
+            await asyncio.sleep(0.01)
+            gc.collect()
+            assert gone() is None
 
 
 async def test_a_failed_row_of_a_caller_that_left_is_not_reported_as_forgotten(worker: Worker) -> None:

@@ -35,7 +35,7 @@ def runner() -> FakeRunner:
 
 def test_what_is_taken_waits_no_more_and_is_answered_once(runner: FakeRunner) -> None:
     queue = Queue()
-    queue.add(runner, [ticket(runner, 1), ticket(runner, 2)])
+    queue.add([ticket(runner, 1), ticket(runner, 2)])
     assert (len(queue), queue.tokens, queue.cost) == (2, 2, 0.25)
     late, step = queue.take(0.0)
     assert (late, keys(step), len(queue), queue.tokens, queue.cost) == ([], [1, 2], 0, 0, 0.0)
@@ -44,7 +44,7 @@ def test_what_is_taken_waits_no_more_and_is_answered_once(runner: FakeRunner) ->
 
 def test_what_is_late_is_not_in_the_step(runner: FakeRunner) -> None:
     queue = Queue()
-    queue.add(runner, [ticket(runner, 1, deadline=5.0), ticket(runner, 2)])
+    queue.add([ticket(runner, 1, deadline=5.0), ticket(runner, 2)])
     late, step = queue.take(5.0)
     assert (late, keys(step)) == ([1], [2])
     assert queue.pop(1) is not None
@@ -52,7 +52,7 @@ def test_what_is_late_is_not_in_the_step(runner: FakeRunner) -> None:
 
 def test_who_is_not_through_comes_back_with_the_work_that_is_left(runner: FakeRunner) -> None:
     queue = Queue()
-    queue.add(runner, [ticket(runner, 1, tokens=8)])
+    queue.add([ticket(runner, 1, tokens=8)])
     _, (taken,) = queue.take(0.0)
     queue.put_back([(taken, Progress(taken.progress.sequence, depth=3))], 1.0)
     assert queue.cost == pytest.approx(0.25)  # of a second, a layer of four
@@ -61,7 +61,7 @@ def test_who_is_not_through_comes_back_with_the_work_that_is_left(runner: FakeRu
 
 def test_who_was_dropped_from_a_step_does_not_come_back(runner: FakeRunner) -> None:
     queue = Queue()
-    queue.add(runner, [ticket(runner, 1), ticket(runner, 2)])
+    queue.add([ticket(runner, 1), ticket(runner, 2)])
     _, step = queue.take(0.0)
     assert keys(queue.drop([1])) == [1]
     assert not queue.stopping  # the other one is still wanted
@@ -74,7 +74,7 @@ def test_who_was_dropped_from_a_step_does_not_come_back(runner: FakeRunner) -> N
 
 def test_the_time_of_the_step_lies_before_whoever_may_not_pass_it(runner: FakeRunner) -> None:
     queue = Queue()
-    queue.add(runner, [ticket(runner, 1, tokens=8)])
+    queue.add([ticket(runner, 1, tokens=8)])
     queue.take(0.0)
     longer, shorter = ticket(runner, 2, tokens=16).job, ticket(runner, 3).job
     assert queue.ahead(longer, 0.25) == pytest.approx(0.75)
@@ -90,7 +90,7 @@ def test_many_threads_lose_nobody(runner: FakeRunner) -> None:
 
     def add(first: int) -> None:
         for key in range(first, first + 300):
-            queue.add(runner, [ticket(runner, key)])
+            queue.add([ticket(runner, key)])
             if key % 3 == 0:
                 dropped.update(keys(queue.drop([key])))
 
