@@ -1,5 +1,6 @@
 """What is asked: texts and questions from files, mixed by shares."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence as Seq
@@ -9,6 +10,7 @@ from typing import Any
 from service.errors import DataError
 from service.training import splits
 
+BLOCK = 20
 MOST = 20_000  # of a file; more would only take memory
 
 
@@ -54,9 +56,18 @@ def read_kind(route: str, source: str, options: dict[str, Any]) -> Kind:
 
 
 def endless(kinds: Seq[Kind], seed: int) -> Iterator[Ask]:
-    """Requests by their shares, each file in random order; the same for the same ``seed``."""
-    draw = random.Random(seed)
-    shares = [kind.share for kind in kinds]
-    while True:
-        (kind,) = draw.choices(kinds, shares)
-        yield Ask(kind.name, kind.route, draw.choice(kind.bodies))
+    """Requests by their shares, each file in random order; the same for the same ``seed``.
+
+    The shares hold in every ``BLOCK`` requests: a few long texts more, by chance, would decide a short comparison.
+    """
+    draw, total = random.Random(seed), sum(kind.share for kind in kinds)
+    given = [0] * len(kinds)
+    for blocks in itertools.count(1):
+        block: list[Kind] = []
+        for index, kind in enumerate(kinds):
+            more = round(blocks * BLOCK * kind.share / total) - given[index]
+            given[index] += more
+            block += [kind] * more
+        draw.shuffle(block)
+        for kind in block:
+            yield Ask(kind.name, kind.route, draw.choice(kind.bodies))

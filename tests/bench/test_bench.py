@@ -109,10 +109,19 @@ def test_kinds_are_mixed_by_their_shares() -> None:
     kinds = [Kind("often", "/classify", [b"1", b"2"], 0.8), Kind("seldom", "/qa", [b"3"], 0.2)]
     drawn = list(itertools.islice(endless(kinds, 5), 5000))
 
-    counts = Counter(ask.kind for ask in drawn)
-    assert 0.77 < counts["often"] / 5000 < 0.83
+    kinds_of_20 = [Counter(ask.kind for ask in drawn[start : start + 20]) for start in range(0, 5000, 20)]
+    assert all(counts == {"often": 16, "seldom": 4} for counts in kinds_of_20)
+    assert (
+        len({tuple(ask.kind for ask in drawn[start : start + 20]) for start in range(0, 5000, 20)}) > 200
+    )  # by chance
     assert drawn == list(itertools.islice(endless(kinds, 5), 5000))
     assert {ask.body for ask in drawn if ask.kind == "often"} == {b"1", b"2"}
+
+
+def test_shares_that_do_not_divide_are_kept_in_the_long_run() -> None:
+    kinds = [Kind(name, "/classify", [b"1"], share) for name, share in (("a", 1.0), ("b", 1.0), ("c", 1.0))]
+    counts = Counter(ask.kind for ask in itertools.islice(endless(kinds, 5), 6000))
+    assert all(abs(count - 2000) <= 1 for count in counts.values())
 
 
 def test_bodies_are_what_the_routes_take(tmp_path: Path) -> None:
