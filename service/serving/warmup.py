@@ -23,6 +23,8 @@ NEARLY = 0.95  # of the best rate is as good as the best
 STEPPING = 0.02  # of the time of a pass is what looking up between its layers may cost
 LEAST = 0.0002  # seconds that a look costs at least: under load the interpreter has to be taken back from the loop
 SMALLEST, LARGEST = 16, {"cpu": 512, "cuda": 32_768}  # tokens
+# No budget below this: a paragraph is a step of so many anyway, and a busy moment of the machine must not decide more.
+FLOOR = {"cpu": 128, "cuda": 1024}
 ROUNDS = 2
 SEEN = 0.002  # seconds that the shortest timing should take, for what shares the processor with it not to decide it
 
@@ -54,7 +56,7 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
                 raise
             break  # what fits is known now
         fitting[size] = rows
-        if _flat({n: n / value for n, value in seconds.items()}):
+        if size > FLOOR[device.kind] and _flat({n: n / value for n, value in seconds.items()}):
             break
     rates: dict[int, float] = {}
     for size, rows in [*fitting.items()] * ROUNDS:
@@ -63,7 +65,7 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
         ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
         engine.cost.observe(ran * depth / engine.stepping.layers, seconds[size])
         rates[ran] = ran / seconds[size]
-    return choose_budget(rates)
+    return choose_budget(rates, FLOOR[device.kind])
 
 
 def measure_layers(engine: Warmable, budget: int, clock: Clock = time.perf_counter) -> int:
@@ -93,10 +95,11 @@ def _time(engine: Warmable, rows: Seq[Sequence], depth: int, piece: int, clock: 
     return clock() - began
 
 
-def choose_budget(rates: dict[int, float]) -> int:
-    """The smallest size whose rate (tokens per second) is nearly the best."""
-    best = max(rates.values())
-    return min(size for size, rate in rates.items() if rate >= NEARLY * best)
+def choose_budget(rates: dict[int, float], floor: int = 1) -> int:
+    """The smallest size, of ``floor`` or more, whose rate (tokens per second) is nearly the best of those."""
+    large = {size: rate for size, rate in rates.items() if size >= min(floor, max(rates))}
+    best = max(large.values())
+    return min(size for size, rate in large.items() if rate >= NEARLY * best)
 
 
 def _flat(rates: dict[int, float]) -> bool:
