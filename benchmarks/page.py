@@ -7,8 +7,8 @@ from typing import Any
 
 HEAD = """# Benchmarks
 
-Made by `make bench`: each part runs its rivals one after the other on one machine, so compare within a part. Timings
-of a shared machine vary by a tenth and more from run to run.
+Made by `make bench`: each part runs its rivals in turn on one machine, so compare within a part. Where a shared machine
+is busy with others, a server is up to half as fast: of each rival the fastest of two or three rounds counts.
 """
 PARTS = {
     "peers": """## Against other servers
@@ -48,8 +48,8 @@ a request of more sentences, a question over more paragraphs of SQuAD. Dashed: w
 Copies of `sentiment`, 16 clients who ask all of them.""",
     "overhead": """## Against its own runtime
 
-At saturation (the mix above, 16 clients) against the same engine without a service; idle (one client, sentences)
-against tokenizing and one bare call of the plain export.""",
+At saturation (the mix above, 16 clients) against the same engine without a service, in tokens; idle (one client)
+against tokenizing and one bare call of the plain export, on the same sentences.""",
     "start": """## Start and memory
 
 From nothing to the first answer with all shipped models; the process' resident memory after some load.""",
