@@ -23,7 +23,7 @@ import onnxruntime as ort
 from models import make, newest, row
 from onnx import TensorProto, helper
 from packing import fastest, machine
-from roofline import LAYERS, OPERATIONS
+from roofline import LAYERS, OPERATIONS, session_of
 from servers import albert_serve, closed, report, show
 from tokenizers import Tokenizer
 from tqdm import tqdm
@@ -49,10 +49,7 @@ def ceiling(device: Device, rounds: int = 20) -> float:
         [helper.make_tensor_value_info("y", kind, (rows, columns))],
         [helper.make_tensor("w", kind, weight.shape, weight.tobytes(), True)],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = ort.SessionOptions()
-    options.use_per_session_threads = False
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=device.providers)
+    session = session_of(graph, device)
     binding = session.io_binding()
     x = ort.OrtValue.ortvalue_from_numpy(draw.standard_normal((rows, inner)).astype(number), device.kind, device.index)
     binding.bind_ortvalue_input("x", x)
@@ -143,7 +140,7 @@ def main() -> None:
         show({"device": card(device), "budget": engine.budget, "ceiling_tflop_per_s": round(most / 1e12, 2)})
         rows = throughput(engine, device, most)
         rows.append(creep(engine, device, options.requests))
-        report(options.out, "device", f"{card(device)}; {machine()}", rows)
+        report(options.out, "device", f"{card(device)}; {machine()}", rows)  # kept, should what follows fail
         del engine  # the workers need its memory
         log = options.out.resolve() / "servers.log"
         rows.append(over_http(Path(name) / "repository", device, options.workers, options.seconds, log))

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from models import make, make_int8, row
-from onnx import TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 from packing import MIXED, fastest, machine
 from servers import report, show
 
-from service.runtime.providers import choose
+from service.runtime.providers import Device, choose
 from service.runtime.session import Model
 from service.serving.engine import make_model, read_manifest
 
@@ -48,10 +48,15 @@ def products() -> ort.InferenceSession:
     outputs = [helper.make_tensor_value_info(f"{name}.y", TensorProto.FLOAT, None) for name in ("qkv", "out", "down")]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ("tokens", HIDDEN))
     graph = helper.make_graph(nodes, "products", [x], outputs, weights)
+    return session_of(graph, choose("cpu"))
+
+
+def session_of(graph: GraphProto, device: Device) -> ort.InferenceSession:
+    """``graph`` alone on ``device``, in the pool of threads that serving uses."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     options = ort.SessionOptions()
     options.use_per_session_threads = False
-    return ort.InferenceSession(model.SerializeToString(), options)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=device.providers)
 
 
 def compare(models: dict[str, Model], ceiling: ort.InferenceSession, lengths: list[int], rounds: int) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def test_only_settings_reads_the_environment_and_only_runtime_imports_onnxruntim
         if not module.startswith(("service.conversion", "service.training")):
             assert module.startswith("service.runtime") or "onnxruntime" not in imports(path), module
         if "os.environ" in path.read_text():
-            # launch hands flags on to worker processes; the other two ask whether metrics are shared.
+            # launch hands flags on to worker processes, app a switch on to the tokenizers; app and metrics ask
+            # whether metrics are shared.
             assert module in ("service.api.launch", "service.api.app", "service.metrics"), module
 
 

@@ -33,7 +33,8 @@ class Pack:
         lengths = np.array([len(row) for row in rows], dtype=np.int32)
         ids, types = [row.ids for row in rows], [row.types for row in rows]
         if rounded:
-            filler = np.zeros(round_up(int(lengths.sum())) - int(lengths.sum()), dtype=np.int32)
+            tokens = int(lengths.sum())
+            filler = np.zeros(round_up(tokens) - tokens, dtype=np.int32)
             lengths = np.concatenate((lengths, _cut(len(filler), int(lengths.max()))))
             ids, types = [*ids, filler], [*types, filler]
         starts = np.cumsum(lengths, dtype=np.int32) - lengths

@@ -33,19 +33,17 @@ TURN = 0.1  # seconds of steps, then whatever else is to run in the device's thr
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One that ran: who was in it with what progress, what became of each, and the ``seconds`` it took."""
+    """One that ran: who was in it, with what tokens each, and what became of each.
+
+    ``layers`` are those that ran, times tokens; ``seconds`` is what they took.
+    """
 
     runner: Runner
     tickets: Seq[Ticket]
-    before: Seq[Progress]
+    lengths: Seq[int]
     after: Seq[Progress | ServiceError]
+    layers: int
     seconds: float
-
-    @property
-    def layers(self) -> int:
-        """Layers times tokens."""
-        moved = zip(self.before, self.after, strict=True)
-        return sum(len(was) * (now.depth - was.depth) for was, now in moved if isinstance(now, Progress))
 
 
 @dataclass(slots=True)
@@ -198,9 +196,13 @@ class Worker:
         began = self.clock()
         moved = run_apart(runner, group, lambda: self._queue.stopping or self.clock() >= soonest)
         ended = self.clock()
-        step = Step(runner, tickets, group, moved, ended - began)
-        if step.layers:
-            runner.cost.observe(step.layers / runner.stepping.layers, step.seconds)
+        layers = sum(
+            len(was) * (now.depth - was.depth)
+            for was, now in zip(group, moved, strict=True)
+            if isinstance(now, Progress)
+        )
+        if layers:
+            runner.cost.observe(layers / runner.stepping.layers, ended - began)
         for ticket in tickets:
             ticket.started, ticket.finished = ticket.started or began, ended
         unfinished = (
@@ -209,7 +211,7 @@ class Worker:
             if isinstance(now, Progress) and now.logits is None
         )
         self._queue.put_back(unfinished, ended)
-        return step
+        return Step(runner, tickets, [*map(len, group)], moved, layers, ended - began)
 
     def _tell(self, step: Step) -> None:
         """Hand out the answers of a step, then count: a metric that fails must keep nobody waiting."""
@@ -227,7 +229,7 @@ class Worker:
         self._gauge()
 
     def _observe(self, step: Step) -> None:
-        runner, lengths = step.runner, [len(one) for one in step.before]
+        runner, lengths = step.runner, step.lengths
         label, tokens = (runner.ref.name, str(runner.ref.version)), sum(lengths)
         self.metrics.steps.labels(*label).inc()
         self.metrics.step_sequences.labels(*label).observe(len(lengths))

@@ -112,20 +112,21 @@ class Queue:
         One that is in a running step stays in it, and nobody reads its result.
         """
         with self._lock:
-            dropped = [ticket for key in keys if (ticket := self._tickets.pop(key, None))]
-            for ticket in dropped:
-                self._scheduler.remove(ticket.job.key)
-            if not any(job.key in self._tickets for job in self._running):
-                self._stopping = True  # it runs for nobody
-            return dropped
+            return self._drop(keys)
 
     def drop_all(self) -> list[Ticket]:
         """Forget everyone; the device has failed or stops."""
         with self._lock:
-            keys = list(self._tickets)
-        dropped = self.drop(keys)
-        with self._lock:
+            dropped = self._drop(list(self._tickets))
             self._end()
+            return dropped
+
+    def _drop(self, keys: Iterable[int]) -> list[Ticket]:
+        dropped = [ticket for key in keys if (ticket := self._tickets.pop(key, None))]
+        for ticket in dropped:
+            self._scheduler.remove(ticket.job.key)
+        if not any(job.key in self._tickets for job in self._running):
+            self._stopping = True  # it runs for nobody
         return dropped
 
     def _end(self) -> None:

@@ -45,7 +45,6 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
     depth = _depth(engine, clock)
     seconds: dict[int, float] = {}
     sizes = itertools.takewhile(lambda size: size <= LARGEST[device.kind], (SMALLEST << n for n in itertools.count()))
-    fitting: dict[int, list[Sequence]] = {}
     for size in sizes:
         rows = _rows(size, engine.max_length)
         try:
@@ -55,16 +54,15 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
             if not seconds:
                 raise
             break  # what fits is known now
-        fitting[size] = rows
         if size > FLOOR[device.kind] and _flat({n: n / value for n, value in seconds.items()}):
             break
     rates: dict[int, float] = {}
-    for size, rows in [*fitting.items()] * ROUNDS:
-        seconds[size] = min(seconds[size], _time(engine, rows, depth, depth, clock))
-    for size, rows in fitting.items():
-        ran = sum(map(len, rows))  # rows of a short model do not always add up to the size
-        engine.cost.observe(ran * depth / engine.stepping.layers, seconds[size])
-        rates[ran] = ran / seconds[size]
+    for size in [*seconds] * ROUNDS:
+        seconds[size] = min(seconds[size], _time(engine, _rows(size, engine.max_length), depth, depth, clock))
+    for size, best in seconds.items():
+        ran = sum(map(len, _rows(size, engine.max_length)))  # rows of a short model do not always add up to the size
+        engine.cost.observe(ran * depth / engine.stepping.layers, best)
+        rates[ran] = ran / best
     return choose_budget(rates, FLOOR[device.kind])
 
 

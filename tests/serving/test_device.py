@@ -114,6 +114,11 @@ def failing(*firsts: int) -> Callable[[Seq[Sequence]], Exception | None]:
     return lambda rows: RuntimeError("bad row") if {int(r.ids[0]) for r in rows} & {*firsts} else None
 
 
+def take_a_second(clock: ManualClock, rows: Seq[Sequence]) -> None:
+    """Fails no step, and each takes a second."""
+    clock.advance(1.0)
+
+
 async def test_an_idle_device_runs_a_text_at_once(worker: Worker) -> None:
     runner = FakeRunner()
     outcomes, timings = await worker.submit(runner, [row(5, first=9)], deadline=FAR)
@@ -454,10 +459,7 @@ async def test_what_else_runs_in_the_devices_thread_gets_its_turn_before_all_is_
     async with working(clock=clock) as worker:
         runner = FakeRunner(budget=1)
 
-        def take_a_second(rows: Seq[Sequence]) -> None:
-            clock.advance(1.0)
-
-        runner.fails = take_a_second
+        runner.fails = functools.partial(take_a_second, clock)
         async with held(worker, runner):
             caller = submit(worker, runner, [2, 3, 4])
             await waiting(worker, 3)
@@ -471,10 +473,7 @@ async def test_a_step_is_counted() -> None:
     async with working(clock=clock) as worker:
         runner = FakeRunner()
 
-        def take_a_second(rows: Seq[Sequence]) -> None:
-            clock.advance(1.0)
-
-        runner.fails = take_a_second
+        runner.fails = functools.partial(take_a_second, clock)
         await worker.submit(runner, [row(3), row(5), row(10)], deadline=FAR)
         model = {"model": "fake", "version": "1"}
         assert value(worker, "steps_total", **model) == 1
@@ -519,10 +518,6 @@ async def test_a_metric_that_fails_keeps_nobody_waiting(worker: Worker, monkeypa
     assert await answers(submit(worker, FakeRunner(), [3])) == [3]
 
 
-def take_long(clock: ManualClock, rows: Seq[Sequence]) -> None:
-    clock.advance(1.0)
-
-
 async def test_a_model_that_nobody_asks_any_more_is_let_go() -> None:
     """Or each new version of a model would leave the memory of the old one taken."""
     for slow in (False, True):  # a slow step is the last one of its turn
@@ -530,7 +525,7 @@ async def test_a_model_that_nobody_asks_any_more_is_let_go() -> None:
         async with working(clock=clock) as worker:
             runner = FakeRunner()
             if slow:
-                runner.fails = functools.partial(take_long, clock)
+                runner.fails = functools.partial(take_a_second, clock)
             gone = weakref.ref(runner)
             await answers(submit(worker, runner, [5]))
             del runner
@@ -700,10 +695,7 @@ async def test_a_deadline_that_passes_between_layers_drops_the_rest() -> None:
     async with working(clock=clock) as worker:
         runner = FakeRunner(budget=8, stepping=steps_of(4))
 
-        def take_a_second(rows: Seq[Sequence]) -> None:
-            clock.advance(1.0)
-
-        runner.fails = take_a_second
+        runner.fails = functools.partial(take_a_second, clock)
         with pytest.raises(DeadlineExceeded):
             await submit(worker, runner, [1], tokens=64, deadline=clock() + 2.5)
         assert runner.steps == [[1]] * 3
