@@ -88,9 +88,11 @@ def _window(
     start = draw.randint(earliest, max(earliest, min(first, len(context) - room)))
     before, after = first, len(context) - last - 1
     if draw.random() < unanswerable and max(before, after) >= 24:
-        part = context.part(0, first) if before >= after else context.part(last + 1, len(context))
-        framed = tokenizer.frame(asked, part.ids[:room])
-        return Feature(framed.ids, framed.types, (0, 0))
+        part = context.part(0, min(first, room)) if before >= after else context.part(last + 1, last + 1 + room)
+        beside = item.context[part.offsets[0, 0] : part.offsets[-1, 1]].lower()
+        if not any(answer.lower() in beside for answer, _ in item.answers):
+            framed = tokenizer.frame(asked, part.ids)
+            return Feature(framed.ids, framed.types, (0, 0))
     framed = tokenizer.frame(asked, context.ids[start : start + room])
     shift = framed.second - start
     if first < start:  # an answer longer than the window

@@ -23,6 +23,7 @@ from service.training.learner import Learner, Lessons, Student
 from service.training.loading import load
 from service.training.output import identity, write_checkpoint
 from service.training.precision import device
+from service.training.unanswerable import unanswerable
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,18 @@ def train_reader(job: Job) -> float:
         learnt, held = found, splits.questions(job.dev)
     else:
         learnt, held = splits.hold_out_articles(found, every=max(2, round(1 / job.hold_out)))
-    learnt = learnt + splits.unanswerable(learnt, job.unanswerable, job.recipe.seed)
     tokenizer = Tokenizer.from_file(job.init / "tokenizer.json")
-    features = question_features(learnt, tokenizer, longest, job.recipe.seed)
+
+    @functools.lru_cache(maxsize=1)
+    def features(epoch: int) -> list[Feature]:
+        """Each epoch has windows and unanswerable questions of its own."""
+        seed = job.recipe.seed + epoch
+        return question_features(learnt + unanswerable(learnt, job.unanswerable, seed), tokenizer, longest, seed)
+
     held = random.Random(job.recipe.seed).sample(held, min(len(held), 2000))  # enough to choose a step by
     seen = min(256, student.config.max_position_embeddings)
     dev = question_features(held, tokenizer, seen, job.recipe.seed, unanswerable=0.0)
-    stream = FeatureStream(lambda _: features, job.recipe.batch_tokens, job.recipe.seed)
+    stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
     return _run(job, student, stream, dev, Lessons(job.exits, job.hints))
 
 

@@ -1,6 +1,5 @@
-"""Which examples are learnt from, and which are measured on: parts of files, held-out rows, unanswerable pairs."""
+"""Which examples are learnt from, and which are measured on: parts of files, held-out rows."""
 
-import dataclasses
 import json
 import random
 import re
@@ -95,24 +94,3 @@ def write_rows(rows: Iterable[Labelled], path: Path) -> None:
         for row in rows:
             pair = {"text_pair": row.text_pair} if row.text_pair else {}
             file.write(json.dumps({"label": row.label, "text": row.text} | pair, ensure_ascii=False) + "\n")
-
-
-def unanswerable(found: Sequence[Question], share: float, seed: int) -> list[Question]:
-    """``share`` times as many questions again, each on another paragraph of its article that does not hold the answer.
-
-    SQuAD 2.0's own were written by people to mislead (Rajpurkar et al. 2018); these are what its training set can be
-    made to give without them.
-    """
-    draw = random.Random(seed)
-    paragraphs: dict[str, list[str]] = defaultdict(list)
-    for title, context in dict.fromkeys((question.title, question.context) for question in found):
-        paragraphs[title].append(context)
-    made = []
-    for question in found:
-        others = [context for context in paragraphs[question.title] if context != question.context]
-        if not others or draw.random() >= share:
-            continue
-        other = draw.choice(others)
-        if not any(text.lower() in other.lower() for text, _ in question.answers):
-            made.append(dataclasses.replace(question, id=f"{question.id}-other", context=other, answers=()))
-    return made

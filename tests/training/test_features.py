@@ -51,7 +51,7 @@ def questions(text: str, answers: Sequence[str]) -> list[Question]:
 
 
 def test_the_targets_of_a_window_are_the_tokens_of_the_answer(tokenizer: Tokenizer) -> None:
-    text = "Nobody knew why the river had changed its course overnight. " * 6
+    text = "Nobody knew why the river had changed its course overnight. " + "Some told stories of it at the market. " * 6
     answers = ["Nobody", "the river", "course overnight."]
     features = question_features(questions(text, answers) * 40, tokenizer, 48, seed=1, unanswerable=0.2)
 
@@ -64,6 +64,13 @@ def test_the_targets_of_a_window_are_the_tokens_of_the_answer(tokenizer: Tokeniz
             held += 1
             assert feature.ids[first : last + 1].tolist() == tokenizer.encode(answer).ids.tolist()
     assert 80 < held < 120  # about a fifth of the windows were taken beside the answer
+
+
+def test_no_window_beside_the_answer_holds_it_again(tokenizer: Tokenizer) -> None:
+    text = "The river changed its course and they all told of it at the market, but the river stayed. " * 3
+    features = question_features(questions(text, ["The river"]) * 60, tokenizer, 64, seed=1, unanswerable=1.0)
+
+    assert all(feature.target != (0, 0) for feature in features)
 
 
 def test_an_unknown_label_is_named(tokenizer: Tokenizer) -> None:

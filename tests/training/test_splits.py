@@ -15,17 +15,9 @@ from service.training.splits import (
     labelled,
     name,
     questions,
-    unanswerable,
     write_rows,
 )
 from tests.training.test_run import write_questions, write_rows as write_tsv
-
-
-def article(title: str, contexts: list[str]) -> list[Question]:
-    return [
-        Question(f"{title}{i}", f"what of {i}", context, ((context.split()[0], 0),), title)
-        for i, context in enumerate(contexts)
-    ]
 
 
 def test_articles_are_never_on_both_sides() -> None:
@@ -95,16 +87,3 @@ def test_rows_that_are_written_are_read_again(tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "rows.jsonl")
 
     assert read_labelled(tmp_path / "rows.jsonl") == rows
-
-
-def test_unanswerable_questions_stand_on_another_paragraph_of_their_article() -> None:
-    found = article("a", ["Ann was here", "Ben was there", "Cid and Ann"]) + article("b", ["Dora alone"])
-    made = unanswerable(found, share=1.0, seed=0)
-
-    assert {question.title for question in made} == {"a"}  # an article of one paragraph has no other
-    for question in made:
-        origin = next(one for one in found if question.id.startswith(one.id))
-        assert question.context != origin.context
-        assert question.answers == ()
-        assert origin.answers[0][0].lower() not in question.context.lower()
-    assert unanswerable(found, share=0.0, seed=0) == []
