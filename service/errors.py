@@ -10,6 +10,8 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── TooLarge                 413  body, text or list above a configured limit
 ├── QueueFull                429  the device has more waiting than it may hold; says when to come back
 ├── Unavailable              503  starting, draining, or the device is down
+│   └── DeviceLost           503  the device computes nothing any more; it is being restarted
+├── RequestTimeout           408  the request's body did not come in time
 ├── DeadlineExceeded         504  the deadline passed, or cannot be met; the work was dropped
 ├── Cancelled                499  the client left; nobody reads this answer
 ├── InferenceFailed          500  the model failed on this sequence; the cause is in the log
@@ -88,6 +90,15 @@ class Unavailable(ServiceError):
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class DeviceLost(Unavailable):
+    code = "device_lost"
+
+
+class RequestTimeout(ServiceError):
+    code = "request_timeout"
+    status = 408
 
 
 class DeadlineExceeded(ServiceError):

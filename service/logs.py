@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from contextvars import ContextVar
@@ -18,8 +19,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if request_id.get():
-            entry["request_id"] = request_id.get()
+        if _id_of(record):
+            entry["request_id"] = _id_of(record)
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)
@@ -31,7 +32,39 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
         line = super().formatMessage(record)
-        return f"{line} [{request_id.get()}]" if request_id.get() else line
+        return f"{line} [{_id_of(record)}]" if _id_of(record) else line
+
+
+def _id_of(record: logging.LogRecord) -> str:
+    """The request that a line is about: the one given with it, or the one that this task answers."""
+    given: str | None = getattr(record, "request_id", None)
+    return request_id.get() if given is None else given
+
+
+def log_for_request(log: logging.Logger, concerned: str, message: str, error: BaseException) -> None:
+    """An error of the request ``concerned``, with its cause; for work that is not done in the request's own task."""
+    cause = error.__cause__ or error
+    log.error("%s: %s", message, cause, exc_info=cause, extra={"request_id": concerned})
+
+
+class LimitedLog:
+    """Lines that may come by the thousand: one of a kind in ``seconds``, which says how many were left out."""
+
+    def __init__(self, log: logging.Logger, seconds: float = 10.0) -> None:
+        self._log, self._seconds = log, seconds
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def warning(self, kind: str, message: str, *given: object) -> None:
+        """``kind`` must be one of few."""
+        now = time.monotonic()
+        if now - self._last.get(kind, -math.inf) < self._seconds:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return
+        left_out = self._left_out.pop(kind, 0)
+        self._last[kind] = now
+        more = f" (and {left_out} more like it since the last such line)" if left_out else ""
+        self._log.warning(message + "%s", *given, more)
 
 
 def configure(level: str, style: Literal["json", "text"]) -> None:

@@ -6,8 +6,19 @@ counters and histograms then add up over processes; each gauge says how its valu
 
 import os
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)  # fmt: skip
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.types import ModelRef
 
 # From a short text on a GPU (1 ms) to a long document on a busy CPU (half a minute), about two a doubling.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 1, 1.5, 2.5, 5, 10, 30)
@@ -15,7 +26,6 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25
 STAGE_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS)
 # Powers of two: one text on an idle CPU is some 16 tokens, a full step of a large GPU tens of thousands.
 TOKENS = tuple(2**n for n in range(3, 18))
-DEPTHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24)  # ALBERT has 12 or 24 layers, small ones have six
 SEQUENCES = tuple(2**n for n in range(12))
 # The loop is healthy below 10 ms; above 100 ms something blocks it.
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
@@ -48,14 +58,20 @@ class Metrics:
         self.step_sequences = histogram("step_sequences", "Sequences in a step.", MODEL, SEQUENCES)
         self.step_tokens = histogram("step_tokens", "Tokens in a step.", MODEL, TOKENS)
         self.layers = counter("layers", "Layers times tokens: run, or saved by leaving early.", (*MODEL, "fate"))
-        self.exit_depth = histogram("exit_depth", "Layers that a sequence ran.", MODEL, DEPTHS)
+        self.exit_depth = counter(
+            "exited_sequences", "Sequences by the number of layers that they ran.", (*MODEL, "depth")
+        )
         self.padding_avoided = counter(
             "padding_avoided_tokens", "Tokens of padding that a padded batch would have computed.", MODEL
         )
         self.device_busy = counter("device_busy_seconds", "Time in which the device ran a step.")
         self.queue_sequences = gauge("queue_sequences", "Sequences that wait for the device.")
         self.queue_tokens = gauge("queue_tokens", "Tokens that wait for the device.")
-        self.dropped = counter("dropped_sequences", "Not run, by reason: deadline, cancelled, refused.", ("reason",))
+        self.promised = gauge("promised_seconds", "Device time that is reserved by the requests that were admitted.")
+        self.encoding_chars = gauge("encoding_chars", "Code points that wait to be tokenized.")
+        self.dropped = counter("dropped_sequences", "Not run, by reason: deadline, cancelled.", ("reason",))
+        self.refused = counter("refusals", "Requests that were refused, by cause.", ("cause",))
+        self.device_failures = counter("device_failures", "Times that the device failed as a whole.")
         self.failed = counter("failed_sequences", "Sequences that the model failed on.", MODEL)
         self.cost = gauge(
             "cost_seconds",
@@ -65,13 +81,54 @@ class Metrics:
         )
         self.token_budget = gauge("token_budget", "Tokens a step may hold.", MODEL, "mostrecent")
         self.load_seconds = gauge("model_load_seconds", "Load and warm-up of a version.", MODEL, "mostrecent")
+        self.precision = gauge(
+            "model_precision", "1 for the precision that a version runs in here.", (*MODEL, "precision"), "mostrecent"
+        )
+        self.loaded = gauge("models_loaded", "Versions that are loaded.")
+        self.load_failures = counter("model_load_failures", "Times that a version did not load.", ("model",))
+        self.repository_failures = counter("repository_failures", "Looks at the repository, or a part, that failed.")
+        self.connections = gauge("connections", "Open connections.")
+        self.memory = gauge("resident_memory_bytes", "Memory that the processes hold.")
+        self.lost_requests = counter("lost_requests", "Requests that were in a worker when it was killed.")
+        self.worker_restarts = counter("worker_restarts", "Workers that ended by themselves and were started again.")
+        self.build = gauge("build_info", "1; the versions are its labels.", ("version", "python", "onnxruntime"), "max")
         self.ready = gauge("ready", "1 while ready to serve; with several workers, 1 when all are.", how="livemin")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes up.", (), LAG)
 
+        if not self.several:
+            ProcessCollector(registry=registry)
+            PlatformCollector(registry=registry)
+
+    @property
+    def several(self) -> bool:
+        """Do several processes write together?"""
+        return "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
     def page(self) -> bytes:
         """What ``/metrics`` answers, in Prometheus' text format."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if not self.several:
             return generate_latest(self.registry)
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+    def forget(self, ref: ModelRef) -> None:
+        """The series of a version that is not loaded any more go; with several processes their files keep them."""
+        if self.several:
+            return
+        for collector in self._of_models:
+            collector.remove_by_labels({"model": ref.name, "version": str(ref.version)})
+
+    @property
+    def _of_models(self) -> list[MetricWrapperBase]:
+        kinds = [one for one in vars(self).values() if isinstance(one, MetricWrapperBase)]
+        return [one for one in kinds if set(MODEL) <= set(one._labelnames)]
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0

@@ -4,10 +4,12 @@ Each field is ``ALBERT_SERVE_<FIELD>`` in the environment and ``--<field>`` of `
 the environment, which beats the default.
 """
 
+import difflib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "ALBERT_SERVE_"
@@ -27,10 +29,24 @@ class Settings(BaseSettings):
         1, ge=1, le=256, description="Server processes. More of them parse and tokenize more requests at once, and "
         "each holds its own copy of the models.",
     )  # fmt: skip
-    threads: int = Field(0, ge=0, description="CPU threads for inference in each worker; 0 shares the cores out.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads for inference in each worker; 0 shares out the cores that may be used, by "
+        "affinity and by the cgroup's quota.",
+    )  # fmt: skip
+    precision: Literal["auto", "int8", "float32"] = Field(
+        "auto", description="What models with graphs in eight bits run in. auto takes float32 where the processor has "
+        "no VNNI and float32 is as fast; int8 gives the same answers on all processors.",
+    )  # fmt: skip
+    cpu_features: str = Field(
+        "auto", description="Features of the processor: auto looks; none, or some of vnni,bfloat16, are taken for true "
+        "instead, to run as another machine of a mixed fleet does.",
+    )  # fmt: skip
     cuda_memory_mb: int = Field(0, ge=0, description="Limit of each worker's CUDA arena in MiB; 0 sets none.")
     classify_model: str = Field("sentiment", description="The model of a /classify request that names none.")
     qa_model: str = Field("qa", description="The model of a /qa request that names none.")
+    required_models: list[str] | None = Field(
+        None, description="Models without which the service is not ready, as a JSON list; the two above unless set."
+    )
     versions: int = Field(1, ge=1, description="How many of each model's newest versions are loaded.")
     watch_seconds: float = Field(
         5.0, ge=0, description="How often the repository is looked at for new versions; 0 never looks again."
@@ -48,24 +64,70 @@ class Settings(BaseSettings):
         "false runs all layers for everyone.",
     )  # fmt: skip
     ageing: float = Field(
-        0.02, gt=0, description="How soon waiting beats being short: later texts overtake a text for at most its own "
-        "run time divided by this.",
+        0.05, gt=0, description="How soon waiting beats being short: later texts overtake a text for at most the run "
+        "time of its size class divided by this.",
     )  # fmt: skip
     bulk_delay_seconds: float = Field(
-        30.0, ge=0, description="How long bulk work lets interactive work that came later go first."
+        5.0, ge=0, description="How long bulk work lets interactive work that came later go first."
     )
     max_queue_tokens: int = Field(
         262_144, ge=1, description="Tokens that may wait for the device. A low limit refuses requests (429) instead of "
         "having them wait too long.",
     )  # fmt: skip
-    deadline_ms: int = Field(30_000, ge=1, description="Deadline of a request that sends no X-Deadline-Ms.")
+    max_requests: int = Field(
+        1024, ge=1, description="Requests in work in each worker; above it 429. Health and metrics are always answered."
+    )
+    deadline_ms: int = Field(
+        30_000, ge=1, description="Deadline of a request that sends no X-Deadline-Ms, from its first byte."
+    )
+    bulk_deadline_ms: int = Field(
+        120_000, ge=1, description="The same of a request with the priority bulk, which waits for the others."
+    )
+    step_timeout_seconds: float = Field(
+        10.0, gt=0, description="A step of the device that takes longer, and fifty times what it should, counts as one "
+        "that hangs: the device is restarted then.",
+    )  # fmt: skip
     max_body_bytes: int = Field(8 * 2**20, ge=1, description="Largest request body; above it 413.")
     max_text_chars: int = Field(
         400_000, ge=1, description="Longest single text in code points; above it 413, before any tokenizing."
     )
     max_inputs: int = Field(1024, ge=1, description="Most texts in one /classify request.")
     max_documents: int = Field(512, ge=1, description="Most documents in one /qa request.")
-    drain_seconds: int = Field(30, ge=0, description="On SIGTERM, how long running requests may take to end.")
-    api_keys: list[str] = Field([], description="If any, requests need 'Authorization: Bearer KEY'. A JSON list.")
+    max_body_memory: int = Field(
+        128 * 2**20, ge=1, description="Bytes of bodies that are being read, in each worker; above it 503."
+    )
+    max_connections: int = Field(
+        1000, ge=1, description="Open connections in each worker, at most what the descriptors allow. Above it the one "
+        "that was idle longest is closed, or the new one gets 503.",
+    )  # fmt: skip
+    max_header_bytes: int = Field(32_768, ge=1024, description="Largest head of a request; above it 431.")
+    max_headers: int = Field(100, ge=1, description="Most headers of a request; above it 431.")
+    header_seconds: float = Field(10.0, gt=0, description="How long a request's head may take to come.")
+    body_seconds: float = Field(30.0, gt=0, description="How long a request's body may take to come; above it 408.")
+    keep_alive_seconds: float = Field(15.0, gt=0, description="How long a connection may be idle between requests.")
+    shutdown_delay_seconds: float = Field(
+        0.0, ge=0, description="On SIGTERM, how long the service says that it is not ready and still answers, so that "
+        "load balancers see it; behind Kubernetes 5 is usual.",
+    )  # fmt: skip
+    drain_seconds: int = Field(
+        30, ge=0, description="After that, how long requests in work may take to end; the rest gets 503."
+    )
+    api_keys: list[Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]] = Field(
+        [], description="If any, requests need 'Authorization: Bearer KEY'. A JSON list of keys without spaces."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["json", "text"] = Field("json", description="json for collectors, text for people.")
+
+    @property
+    def required(self) -> list[str]:
+        """The models without which the service is not ready."""
+        if self.required_models is not None:
+            return self.required_models
+        return list(dict.fromkeys((self.classify_model, self.qa_model)))
+
+
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Variables that look like settings and are none, each with the name that was probably meant."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    wrong = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    return {name: next(iter(difflib.get_close_matches(name.upper(), known, 1)), None) for name in wrong}

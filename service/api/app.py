@@ -5,26 +5,34 @@ import contextlib
 import functools
 import logging
 import os
+import platform
 import sys
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
 
+import onnxruntime
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import mark_process_dead
 
 from service import __version__
 from service.api import classify, failures, health, models, qa
-from service.api.middleware import Gate
+from service.api.body import BodyLimits
+from service.api.lifecycle import Lifecycle, State
+from service.api.middleware import RequestMiddleware
 from service.api.service import Service
-from service.logs import configure
-from service.metrics import Metrics
-from service.runtime.providers import choose
-from service.serving import engine
-from service.serving.device import Worker
+from service.metrics import Metrics, resident_memory
+from service.runtime import processor
+from service.runtime.providers import Device, choose
+from service.serving.device_loop import DeviceLoop
+from service.serving.encoding import EncodingStage
+from service.serving.engine import Engine
+from service.serving.loading import LoadOptions, load
+from service.serving.recovery import Recovery
 from service.serving.registry import Registry
 from service.serving.scheduler import Policy
-from service.serving.watcher import following
+from service.serving.watcher import watch
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,72 +40,102 @@ LAG_SECONDS = 0.25
 SWITCH_SECONDS = 0.0005
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The app for ``settings``.  Nothing is loaded before it starts."""
+def create_app(settings: Settings, device: Device | None = None, life: Lifecycle | None = None) -> FastAPI:
+    """The app for ``settings``.  Nothing is loaded before it starts.  ``device``: chosen at start where not given."""
     metrics = Metrics(CollectorRegistry())
+    life = life or Lifecycle()
     app = FastAPI(
         title="albert-serve", version=__version__, summary="Text classification and question answering with ALBERT",
-        lifespan=functools.partial(_lifespan, settings, metrics),
+        lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
-    app.router.routes[:0] = [*classify.router.routes, *qa.router.routes]  # first in line, and by the shortest way
-    for part in (models, health):
+    for part in (classify, qa, models, health):
         app.include_router(part.router)
     failures.install(app)
-    app.add_middleware(Gate, settings=settings, metrics=metrics)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
     return app
 
 
-def from_environment() -> FastAPI:
-    """What each worker process of ``--workers N`` builds: the settings come through the environment."""
-    settings = Settings()
-    configure(settings.log_level, settings.log_format)
-    return create_app(settings)
+def choose_device(settings: Settings) -> Device:
+    """DeviceError where the one that is asked for does not work."""
+    processor.assume(settings.cpu_features)
+    threads = settings.threads or max(1, processor.current().cores // settings.workers)
+    device = choose(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
+    log.info("inference on %s (%s), %d CPU threads, %s", device, device.reason, threads, processor.current())
+    return device
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(settings: Settings, metrics: Metrics, app: FastAPI) -> AsyncIterator[None]:
-    threads = settings.threads or max(1, len(os.sched_getaffinity(0)) // settings.workers)
-    device = choose(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
-    log.info("inference on %s (%s), %d CPU threads", device, device.reason, threads)
-    executor = ThreadPoolExecutor(1, thread_name_prefix="device")
+async def _lifespan(
+    settings: Settings, metrics: Metrics, chosen: Device | None, life: Lifecycle, app: FastAPI
+) -> AsyncIterator[None]:
+    device = chosen or choose_device(settings)
     # The device's thread comes back from ONNX Runtime to an interpreter that the loop holds; 5 ms is a long wait then.
     sys.setswitchinterval(SWITCH_SECONDS)
     # Texts are tokenized one by one: the library's own pool of threads would only stand by.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    policy = Policy(settings.ageing, settings.bulk_delay_seconds)
-    loader = functools.partial(
-        engine.load,
-        device=device,
-        budget=settings.token_budget,
-        layers_per_step=settings.layers_per_step,
-        early_exit=settings.early_exit,
-    )
-    registry = Registry(settings.model_repo, loader, executor, metrics, settings.versions)
-    worker = Worker(metrics, policy, settings.max_queue_tokens, executor=executor)
-    app.state.service = Service(settings, metrics, registry, worker)
-    async with worker.running(), following(registry, settings.watch_seconds), _lag(metrics):
+    service = app.state.service = _build(settings, metrics, device, life)
+    metrics.build.labels(__version__, platform.python_version(), onnxruntime.__version__).set(1)
+    recovery = Recovery(service.device, service.registry.engines, life.fail, settings.step_timeout_seconds)
+    async with (
+        service.device.running(),
+        recovery.watching(),
+        watch(service.registry, settings.watch_seconds, life.look_again),
+        _pulse(service),
+    ):
         if settings.workers > 1:
             # They share one port.  A worker that is not warm must not take requests that a warm one could answer.
-            await registry.wait()
+            await _first(service.registry.wait(), life.stopping.wait())
+        life.advance(State.SERVING)
         yield
-        log.info("draining: no new requests, %d models to close", len(registry.engines()))
-    registry.close()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+        life.advance(State.DRAINING)
+    life.advance(State.STOPPED)
+    service.registry.close()
+    service.encoding.close()
+
+
+def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:
+    loop = DeviceLoop(metrics, Policy(settings.ageing, settings.bulk_delay_seconds))
+    options = LoadOptions(
+        device, settings.token_budget, settings.layers_per_step, settings.early_exit, settings.precision
+    )
+
+    def loader(folder: Path) -> Engine:
+        return load(folder, options, loop.between_steps)
+
+    registry = Registry(settings.model_repo, loader, metrics, settings.versions)
+    encoding = EncodingStage(
+        max_chars=10 * settings.max_text_chars,
+        clock=loop.clock,
+        on_refusal=lambda why: metrics.refused.labels(why).inc(),
+    )
+    bodies = BodyLimits(settings.max_body_bytes, settings.max_body_memory, settings.body_seconds)
+    return Service(settings, metrics, registry, loop, encoding, life, bodies)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    tasks = [asyncio.create_task(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 @contextlib.asynccontextmanager
-async def _lag(metrics: Metrics) -> AsyncIterator[None]:
-    """Measure how late the loop wakes: the one number that shows blocking work on it."""
+async def _pulse(service: Service) -> AsyncIterator[None]:
+    """Measure now and then how late the loop wakes, which shows blocking work on it, and what else is a state."""
 
     async def measure() -> None:
-        loop = asyncio.get_running_loop()
+        metrics = service.metrics
         while True:
-            due = loop.time() + LAG_SECONDS
+            due = time.monotonic() + LAG_SECONDS
             await asyncio.sleep(LAG_SECONDS)
-            metrics.loop_lag.observe(max(0.0, loop.time() - due))
+            metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
+            metrics.ready.set(0 if service.not_ready_reason() else 1)
+            metrics.memory.set(resident_memory())
+            metrics.encoding_chars.set(service.encoding.waiting)
 
-    task = asyncio.create_task(measure(), name="loop lag")
+    task = asyncio.create_task(measure(), name="pulse")
     try:
         yield
     finally:

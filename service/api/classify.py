@@ -6,65 +6,49 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.api.route import JsonRoute
-from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, ErrorBody, Pair
-from service.api.service import Job, Service, while_connected
-from service.errors import InvalidRequest, ServiceError, TooLarge
-from service.serving.tickets import Outcome
+from service.api.schemas import PRIORITIES, RESPONSES, ClassifyRequest, ClassifyResponse, Pair
+from service.api.service import RequestWork, Service, while_connected
+from service.errors import ServiceError
+from service.serving.pending import Outcome
 from service.tasks.classification import Classification, EncodedText
 from service.types import Floats
 
 router = APIRouter(tags=["tasks"], route_class=JsonRoute)
 Encoded = EncodedText | ServiceError
-STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 503, 504)
 
 
 @router.post(
     "/classify",
     response_model=ClassifyResponse,
-    responses={status: {"model": ErrorBody} for status in STATUSES},
+    responses=RESPONSES,
     summary="Labels for texts or pairs of texts",
 )
 async def classify(body: ClassifyRequest, request: Request) -> Response:
     service: Service = request.app.state.service
-    deadline = service.deadline(request)
+    work: RequestWork = request.state.work
     single = not isinstance(body.inputs, list)
     inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    _check_count(len(inputs), service.settings.max_inputs)
     name = body.model or service.settings.classify_model
     async with service.registry.lease(name, body.version, Classification) as engine, while_connected(request):
-        job = Job(service, engine)
         task = engine.task
         assert isinstance(task, Classification)
-        with job.stage("encode"):
-            size = sum(_size(item) for item in inputs)
-            encoded = await engine.text_work(size, _encode_all, service, task, inputs, body.long_text)
+        size = sum(_size(item) for item in inputs)
+        encoded = await work.encode(size, lambda: [_encode(service, task, item, body.long_text) for item in inputs])
         if single and isinstance(encoded[0], ServiceError):
             raise encoded[0]
         rows = [row for item in encoded if isinstance(item, EncodedText) for row in item.sequences]
         priority = PRIORITIES[body.priority]
-        outcomes = iter(await job.run(rows, deadline, priority, early_exit=body.early_exit) if rows else [])
-        with job.stage("decode"):
-            results = [_result(task, body, item, outcomes) for item in encoded]
+        outcomes = iter(await work.run(engine, rows, priority, early_exit=body.early_exit) if rows else [])
+        results = await work.decode(len(rows), lambda: [_result(task, body, item, outcomes) for item in encoded])
         if single and isinstance(results[0], ServiceError):
             raise results[0]
         cut = sum(isinstance(item, EncodedText) and item.truncated for item in encoded)
         service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-        return job.respond({"results": [_shown(result) for result in results]})
-
-
-def _check_count(count: int, limit: int) -> None:
-    if count == 0:
-        raise InvalidRequest("inputs: the list is empty")
-    if count > limit:
-        raise TooLarge(f"inputs: {count} texts in one request; at most {limit} are taken (max_inputs)")
+        return work.respond(engine, {"results": [_shown(result) for result in results]})
 
 
 def _size(item: str | Pair) -> int:
     return len(item) if isinstance(item, str) else len(item.text) + len(item.text_pair or "")
-
-
-def _encode_all(service: Service, task: Classification, inputs: list[str | Pair], long_text: str) -> list[Encoded]:
-    return [_encode(service, task, item, long_text) for item in inputs]
 
 
 def _encode(service: Service, task: Classification, item: str | Pair, long_text: str) -> Encoded:

@@ -1,7 +1,6 @@
-"""Errors to answers: the one place where the error tree becomes HTTP."""
+"""Errors to answers: the one place where the error tree becomes HTTP, and where refusals and faults are logged."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,18 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from service.errors import ServiceError
-from service.logs import request_id
+from service.logs import LimitedLog, request_id
 
 log = logging.getLogger(__name__)
+often = LimitedLog(log)
 CODES = {404: "not_found", 405: "method_not_allowed"}
+ECHO = 100  # characters of what a client sent that a message may hold
+ADVICE = {
+    429: "if this happens a lot, add workers or devices, or shorter deadlines",
+    503: "starting, stopping, or the device is being restarted",
+    504: "if this happens a lot, allow more time (deadline_ms), or send less at once",
+    408: "clients send their bodies too slowly (body_seconds)",
+}
 
 
 def install(app: FastAPI) -> None:
@@ -23,6 +30,13 @@ def install(app: FastAPI) -> None:
 
 def error_response(error: ServiceError) -> JSONResponse:
     headers = {"Retry-After": str(int(error.retry_after))} if error.retry_after is not None else {}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status in (408, 413):
+        headers["Connection"] = "close"  # the rest of the body is not wanted
+    if error.status in ADVICE or error.status >= 500:
+        told = ADVICE.get(error.status, "the log above says why")
+        often.warning(f"{error.status} {error.code}", "answered %d: %s (%s)", error.status, error.message[:300], told)
     return answer(error.status, error.code, error.message, headers)
 
 
@@ -36,19 +50,29 @@ async def _service_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(error)
 
 
-def explain(problems: Sequence[Any]) -> str:
-    """Which field is wrong and how.  The value itself is left out: it may be a megabyte, or a secret."""
+def explain(problems: Sequence[Any], content: Any) -> str:
+    """Which field of ``content`` is wrong and how.  Its value is left out: it may be a megabyte, or a secret."""
     told: dict[tuple[str, ...], list[str]] = {}
-    for problem in problems:
-        told.setdefault(_place(problem["loc"]), []).append(problem["msg"])
+    for problem in problems[:50]:
+        told.setdefault(_place(problem, content), []).append(problem["msg"])
     # A union reports every branch that failed; those of the deepest place say most.
     places = [place for place in told if not any(other[: len(place)] == place != other for other in told)]
-    return "; ".join(f"{'.'.join(place) or 'body'}: {', or '.join(dict.fromkeys(told[place]))}" for place in places[:3])
+    return "; ".join(
+        f"{'.'.join(place)[:ECHO] or 'body'}: {', or '.join(dict.fromkeys(told[place]))}" for place in places[:3]
+    )
 
 
-def _place(loc: Sequence[str | int]) -> tuple[str, ...]:
-    """Field names and indices; Pydantic's names of a union's branches say nothing to a client."""
-    return tuple(str(part) for part in loc if isinstance(part, int) or re.fullmatch(r"[a-z_]+", part))
+def _place(problem: Any, content: Any) -> tuple[str, ...]:
+    """Field names and indices.  What is neither in ``content`` nor missing there names a branch of a union."""
+    place: list[str] = []
+    for part in problem["loc"]:
+        there = isinstance(content, dict) and part in content
+        if there or (isinstance(content, list) and isinstance(part, int) and part < len(content)):
+            content = content[part]
+        elif problem["type"] != "missing" or part != problem["loc"][-1]:
+            continue
+        place.append(str(part).encode(errors="replace").decode())
+    return tuple(place)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -19,28 +19,17 @@ async def live() -> dict[str, str]:
 @router.get("/health/ready", summary="Can it answer", responses={503: {"description": "not yet, or no more"}})
 async def ready(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
-    problem = obstacle(service)
-    service.metrics.ready.set(0 if problem else 1)
+    reason = service.not_ready_reason()
+    service.metrics.ready.set(0 if reason else 1)
     models = [str(engine.ref) for engine in service.registry.engines()]
-    body: dict[str, Any] = {"status": "not ready" if problem else "ready", "models": models}
-    body |= {"reason": problem} if problem else {}
+    body: dict[str, Any] = {"status": "not ready" if reason else "ready", "models": models}
+    body |= {"reason": reason} if reason else {}
     body |= {"failures": {str(ref): why for ref, why in service.registry.failures.items()}}
-    return JSONResponse(body, 503 if problem else 200, {"Retry-After": "1"} if problem else {})
-
-
-def obstacle(service: Service) -> str:
-    """Why the service cannot answer; empty where it can."""
-    if not service.worker.healthy:
-        return "the device is down"
-    if not service.registry.synced:
-        return "the models are being loaded"
-    if not service.registry.engines():
-        return f"no model could be loaded from {service.settings.model_repo}"
-    return ""
+    return JSONResponse(body, 503 if reason else 200, {"Retry-After": "1"} if reason else {})
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
-    service.metrics.ready.set(0 if obstacle(service) else 1)
+    service.metrics.ready.set(0 if service.not_ready_reason() else 1)
     return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)

@@ -1,99 +1,93 @@
-"""What every request goes through: an id, a size limit, a key, a clock.
+"""What every request goes through: an id, a key, a count, a clock.
 
-Plain ASGI: it sees the body before anything parses it, and costs a few microseconds.
+Plain ASGI: it sees a request before anything reads its body, and costs a few microseconds.
 """
 
 import hmac
 import logging
+import random
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.failures import answer, error_response
-from service.errors import Cancelled, ServiceError, TooLarge, Unauthorized
+from service.errors import QueueFull, ServiceError, Unauthorized
 from service.logs import request_id
 from service.metrics import Metrics
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
-OPEN = ("/health/", "/metrics", "/docs", "/openapi.json")  # probes and scrapers carry no key
+PUBLIC_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json")  # probes and scrapers carry no key
+SPREAD_SECONDS = 5  # over which those are sent back that came above max_requests
 
 
 @dataclass(slots=True)
-class Gate:
-    """Wraps the app.  Answers by itself what must not reach it: a missing key, a body above the limit."""
+class RequestMiddleware:
+    """Wraps the app.  Answers by itself what must not reach it: a missing key, a request too many."""
 
     app: ASGIApp
     settings: Settings
     metrics: Metrics
+    _in_work: int = field(default=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        headers, reply = Headers(scope=scope), _Reply(send)
-        wished = headers.get("x-request-id", "")
-        token = request_id.set(wished if GOOD_ID.fullmatch(wished) else secrets.token_hex(16))
+        headers, recorder = Headers(scope=scope), ResponseRecorder(send)
+        requested_id = headers.get("x-request-id", "")
+        token = request_id.set(requested_id if GOOD_ID.fullmatch(requested_id) else secrets.token_hex(16))
+        self._in_work += 1
         self.metrics.in_flight.inc()
         try:
-            await self._guarded(scope, headers, receive, reply)
+            await self._guarded(scope, headers, receive, recorder)
         finally:
+            self._in_work -= 1
             self.metrics.in_flight.dec()
             route = _route(scope)
-            self.metrics.requests.labels(route, reply.status or 500).inc()
+            self.metrics.requests.labels(route, recorder.status or 500).inc()
             self.metrics.request_seconds.labels(route).observe(time.perf_counter() - began)
             request_id.reset(token)
 
-    async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, reply: "_Reply") -> None:
+    async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
         try:
-            self._check_key(scope, headers)
-            await self.app(scope, await self._body(scope, headers, receive), reply)
+            if not scope["path"].startswith(PUBLIC_PATHS):
+                self._check_key(headers)
+                self._check_count()
+            await self.app(scope, receive, recorder)
         except ServiceError as error:
-            await error_response(error)(scope, receive, reply)
+            await error_response(error)(scope, receive, recorder)
         except Exception:
-            log.exception("%s %s failed, which is a bug", scope["method"], scope["path"])
-            if not reply.status:
+            log.exception("%s %s failed, which is a bug", scope["method"], scope["path"][:100])
+            if not recorder.status:
                 message = "something failed that should not; the log has it under this request id"
-                await answer(500, "internal", message)(scope, receive, reply)
+                await answer(500, "internal", message)(scope, receive, recorder)
 
-    def _check_key(self, scope: Scope, headers: Headers) -> None:
-        if not self.settings.api_keys or scope["path"].startswith(OPEN):
+    def _check_key(self, headers: Headers) -> None:
+        if not self.settings.api_keys:
             return
-        given = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        key = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
         # Compared in constant time, all of them: how long it takes tells nothing of the key.
-        matches = [hmac.compare_digest(given, key.encode()) for key in self.settings.api_keys]
+        matches = [hmac.compare_digest(key, one.encode()) for one in self.settings.api_keys]
         if not any(matches):
             raise Unauthorized("this service wants the header 'Authorization: Bearer KEY' with one of its keys")
 
-    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Read the body up to the limit, and give it again to whoever asks."""
-        if scope["method"] not in ("POST", "PUT", "PATCH"):
-            return receive
-        limit = self.settings.max_body_bytes
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > limit:
-            raise _too_large(limit)
-        chunks, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Cancelled("the client left before its request was there")
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            more = message.get("more_body", False)
-            if size > limit:
-                raise _too_large(limit)
-        return _replay({"type": "http.request", "body": b"".join(chunks), "more_body": False}, receive)
+    def _check_count(self) -> None:
+        if self._in_work > self.settings.max_requests:
+            self.metrics.refused.labels("requests").inc()
+            wait = float(random.randint(1, SPREAD_SECONDS))
+            raise QueueFull("too many requests are in work (max_requests); come back after Retry-After", wait)
 
 
 @dataclass(slots=True)
-class _Reply:
+class ResponseRecorder:
     """The answer on its way out, with the request's id.  ``status`` is 0 until it has begun."""
 
     send: Send
@@ -104,19 +98,6 @@ class _Reply:
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.get().encode())]
         await self.send(message)
-
-
-def _replay(first: Message, receive: Receive) -> Receive:
-    pending = [first]
-
-    async def again() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return again
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the body is above {limit} bytes: send it in parts, or raise max_body_bytes")
 
 
 def _route(scope: Scope) -> str:

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 
 from service.api.schemas import ErrorBody
 from service.api.service import Service
-from service.errors import ModelNotFound
 
 router = APIRouter(tags=["models"])
 
@@ -15,7 +14,13 @@ router = APIRouter(tags=["models"])
 async def list_models(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     models = [
-        {"name": e.ref.name, "version": e.ref.version, "task": e.manifest.task, "labels": e.manifest.labels}
+        {
+            "name": e.ref.name,
+            "version": e.ref.version,
+            "task": e.manifest.task,
+            "labels": e.manifest.labels,
+            "precision": e.precision,
+        }
         for e in service.registry.engines()
     ]
     failures = [
@@ -30,10 +35,10 @@ async def show_model(name: str, request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     engines = [engine for engine in service.registry.engines() if engine.ref.name == name]
     if not engines:
-        known = ", ".join(sorted({engine.ref.name for engine in service.registry.engines()})) or "none"
-        raise ModelNotFound(f"no model {name!r} is loaded; loaded: {known}")
+        raise service.registry.not_found(name)
     versions = [
-        engine.manifest.model_dump(mode="json") | {"device": str(engine.model.device), "token_budget": engine.budget}
+        engine.manifest.model_dump(mode="json")
+        | {"device": str(engine.model.device), "token_budget": engine.budget, "served_precision": engine.precision}
         for engine in engines
     ]
     return {"name": name, "versions": versions}

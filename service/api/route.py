@@ -1,52 +1,56 @@
-"""A route for one JSON body, parsed and answered by the shortest way.
+"""A route for one JSON body, admitted, read, parsed and answered by the shortest way.
 
 FastAPI prepares every request for dependencies, forms and exit stacks that these routes have none of; for a small model
 that took longer than its layers.  The documents at ``/docs`` are FastAPI's as everywhere.
 """
 
 import functools
-import json
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from fastapi import Request
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from service.api.body import parse_json, read_body
 from service.api.failures import explain
-from service.errors import InvalidRequest, MalformedBody
+from service.api.schemas import Request as Body, check_size
+from service.api.service import Service
+from service.errors import InvalidRequest
+from service.settings import Settings
 
 
 class JsonRoute(APIRoute):
-    """Calls ``endpoint(body, request)``; the type of ``body`` is the Pydantic model that the body has to fit."""
+    """Calls ``endpoint(body, request)``; the type of ``body`` is the Pydantic model that the body has to fit.
+
+    ``request.state.work`` is the request's work: its place was reserved by its head, before its body was read.
+    """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] not in (self.methods or ()):
             await super().handle(scope, receive, send)  # which says what is allowed
             return
         request = Request(scope, receive, send)
-        response: Response = await self.endpoint(parse(self._model, await request.body()), request)
+        service: Service = request.app.state.service
+        work = request.state.work = service.begin(request, self.path)
+        try:
+            content = await parse_json(await read_body(request, service.bodies, service.life, work.deadline))
+            response: Response = await self.endpoint(validate(self._model, content, service.settings), request)
+        finally:
+            work.release()
         await response(scope, receive, send)
 
     @functools.cached_property
-    def _model(self) -> type[BaseModel]:
-        model: type[BaseModel] = get_type_hints(self.endpoint)["body"]
+    def _model(self) -> type[Body]:
+        model: type[Body] = get_type_hints(self.endpoint)["body"]
         return model
 
 
-def parse(model: type[BaseModel], body: bytes) -> BaseModel:
-    """MalformedBody where ``body`` is not JSON, InvalidRequest where it does not fit ``model``."""
-    if not body:
-        raise InvalidRequest("body: empty; wanted a JSON object")
-    try:
-        # Not by Pydantic's own parser: it refuses a whole body for one lone surrogate in one of its texts.
-        content = json.loads(body)
-    except UnicodeDecodeError:
-        raise MalformedBody("the body is not JSON in UTF-8") from None
-    except (ValueError, RecursionError) as error:
-        raise MalformedBody(f"the body is not JSON: {error}") from None
+def validate(model: type[Body], content: Any, settings: Settings) -> Body:
+    """InvalidRequest or TooLarge where ``content`` does not fit ``model``; the message names the field."""
+    check_size(model, content, {name: getattr(settings, name) for name in model.lists.values()})
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise InvalidRequest(explain(error.errors(include_url=False, include_input=False))) from None
+        raise InvalidRequest(explain(error.errors(include_url=False, include_input=False), content)) from None

@@ -1,11 +1,20 @@
-"""The bodies of requests and answers, as the OpenAPI documents show them."""
+"""The bodies of requests and answers, as the OpenAPI documents show them, and the statuses of all routes.
 
-from typing import Annotated, Any, Literal
+Limits that bound work are asked before anything is validated (``check_size``): an explanation of a million errors costs
+more than the request would.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from service.errors import InvalidRequest, TooLarge
 from service.types import Priority
+
+MOST_FIELDS = 32  # of one JSON object
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def _text(value: Any) -> str:
@@ -14,8 +23,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _well_formed(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("unicode", "holds a lone surrogate, which is half a character") from None
+    return value
+
+
 # Pydantic refuses a whole body for one lone surrogate.  This lets it through, so that the tokenizer refuses that text.
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+Identifier = Annotated[str, PlainValidator(_text), AfterValidator(_well_formed), Field(max_length=1024)]
 PriorityName = Literal["interactive", "bulk"]
 PRIORITIES: dict[PriorityName, Priority] = {"interactive": Priority.INTERACTIVE, "bulk": Priority.BULK}
 
@@ -25,9 +43,17 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Request(_Body):
-    model: str | None = Field(None, description="Name of the model; the configured default where absent.")
-    version: int | None = Field(None, ge=1, description="Version of the model; the newest where absent.")
+class Request(_Body):
+    """What all requests for an inference have.  ``lists``: the setting that bounds each field that may be a list."""
+
+    lists: ClassVar[Mapping[str, str]] = {}
+
+    model: str | None = Field(
+        None, pattern=MODEL_NAME, description="Name of the model; the configured default where absent."
+    )
+    version: int | None = Field(
+        None, ge=1, le=999_999_999, description="Version of the model; the newest where absent."
+    )
     priority: PriorityName = Field("interactive", description="bulk lets interactive work go first.")
     early_exit: bool = Field(
         True, description="Whether a text may leave before the last layer, where its model can; false runs all layers."
@@ -39,9 +65,15 @@ class Pair(_Body):
     text_pair: Text | None = None
 
 
-class ClassifyRequest(_Request):
-    inputs: Text | Pair | list[Text | Pair] = Field(description="A text, a pair of texts, or a list of either.")
-    top_k: int | None = Field(None, ge=1, description="How many labels to give, best first; all where absent.")
+class ClassifyRequest(Request):
+    lists = {"inputs": "max_inputs"}
+
+    inputs: Text | Pair | Annotated[list[Text | Pair], Field(fail_fast=True)] = Field(
+        description="A text, a pair of texts, or a list of either."
+    )
+    top_k: int | None = Field(
+        None, ge=1, le=1_000_000, description="How many labels to give, best first; all where absent."
+    )
     activation: Literal["softmax", "sigmoid", "none"] | None = Field(
         None, description="How logits become scores; the model's problem type decides where absent."
     )
@@ -58,13 +90,17 @@ class ClassifyRequest(_Request):
 
 class Document(_Body):
     text: Text
-    id: str | None = None
+    id: Identifier | None = None
 
 
-class QaRequest(_Request):
+class QaRequest(Request):
+    lists = {"documents": "max_documents"}
+
     question: Text
     context: Text | None = Field(None, description="The one text to look in; or give documents.")
-    documents: list[Text | Document] | None = Field(None, description="Texts to look in, plain or with an id.")
+    documents: Annotated[list[Text | Document], Field(fail_fast=True)] | None = Field(
+        None, description="Texts to look in, plain or with an id."
+    )
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")
     max_answer_tokens: int = Field(30, ge=1, le=100, description="Longest answer, in tokens.")
     no_answer: bool = Field(False, description="True: no answers where the documents hold none.")
@@ -80,6 +116,36 @@ class QaRequest(_Request):
             ]
         },
     )  # fmt: skip
+
+
+def check_size(model: type[Request], content: Any, most: Mapping[str, int]) -> None:
+    """The limits that bound the work of validating ``content``; ``most`` has the settings' values by name.
+
+    TooLarge for a list that is longer than its setting, InvalidRequest for an object of more fields than any has.
+    """
+    _check_fields(content, "body")
+    if not isinstance(content, dict):
+        return
+    for name, value in content.items():
+        _check_fields(value, name)
+        if isinstance(value, list):
+            setting = model.lists.get(name)
+            if setting is not None:  # another field takes no list, and says so without looking into it
+                _check_list(name, value, setting, most[setting])
+
+
+def _check_list(name: str, items: list[Any], setting: str, most: int) -> None:
+    if not items:
+        raise InvalidRequest(f"{name}: the list is empty")
+    if len(items) > most:
+        raise TooLarge(f"{name}: {len(items)} in one request; at most {most} are taken ({setting})")
+    for index, item in enumerate(items):
+        _check_fields(item, f"{name}.{index}")
+
+
+def _check_fields(value: Any, place: str) -> None:
+    if isinstance(value, dict) and len(value) > MOST_FIELDS:
+        raise InvalidRequest(f"{place[:100]}: {len(value)} fields, and none has so many")
 
 
 class ModelName(BaseModel):
@@ -121,12 +187,18 @@ class AnswerSpan(BaseModel):
     document: str | int = Field(description="The document's id, or its index where it has none.")
 
 
+class SkippedDocument(BaseModel):
+    document: str | int = Field(description="The document's id, or its index where it has none.")
+    error: ErrorDetail
+
+
 class QaResponse(BaseModel):
     model: ModelName
     answers: list[AnswerSpan]
     no_answer_score: float
     tokens: int
     windows: int
+    skipped: list[SkippedDocument] | None = Field(None, description="Documents without text; absent where none is.")
 
 
 class RequestError(ErrorDetail):
@@ -135,3 +207,8 @@ class RequestError(ErrorDetail):
 
 class ErrorBody(BaseModel):
     error: RequestError
+
+
+STATUSES = (400, 401, 404, 408, 409, 413, 422, 429, 431, 500, 503, 504)
+# What every route that runs a model may answer with.
+RESPONSES: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in STATUSES}

@@ -1,27 +1,53 @@
-"""What the routes share: the service's parts, and how a request's work is run, timed and dropped."""
+"""What the routes share: the service's parts, and how a request's work is reserved, run, timed and dropped."""
 
 import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence as Seq
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence as Seq
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
+from service.api.body import BodyLimits
+from service.api.lifecycle import Lifecycle
 from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, TooLarge
 from service.metrics import Metrics
-from service.serving.device import Worker
+from service.serving.admission import Reservation
+from service.serving.cost import quantile
+from service.serving.device_loop import DeviceLoop
+from service.serving.encoding import EncodingStage
 from service.serving.engine import Engine
+from service.serving.pending import Outcome
 from service.serving.registry import Registry
-from service.serving.tickets import Outcome
+from service.serving.submission import submit
 from service.settings import Settings
 from service.types import Priority, Sequence
 
+T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
+LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
+KNOWN = 0.5  # of what a byte usually costs is reserved before a body is read: it may cost less
+REMEMBERED = 64  # requests that say what a byte costs
+
+
+@dataclass(slots=True)
+class BytePrice:
+    """Seconds of device time a byte of a body, of a route's last requests: what is known before a body is read."""
+
+    _recent: list[float] = field(default_factory=list)
+
+    def observe(self, size: int, seconds: float) -> None:
+        if size > 0:
+            self._recent = [*self._recent[1 - REMEMBERED :], seconds / size]
+
+    def seconds(self, size: int) -> float:
+        """Rather too little than too much: who is refused by it could not have been served."""
+        return KNOWN * quantile(self._recent, 0.25) * size if self._recent else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +55,11 @@ class Service:
     settings: Settings
     metrics: Metrics
     registry: Registry
-    worker: Worker
+    device: DeviceLoop
+    encoding: EncodingStage
+    life: Lifecycle
+    bodies: BodyLimits
+    prices: dict[str, BytePrice] = field(default_factory=dict)
 
     def check_text(self, text: str) -> None:
         if len(text) > self.settings.max_text_chars:
@@ -38,27 +68,67 @@ class Service:
                 "(max_text_chars): send it in parts"
             )
 
-    def deadline(self, request: Request) -> float:
-        """On the worker's clock, from ``X-Deadline-Ms`` or the default."""
+    def not_ready_reason(self) -> str:
+        """Why the service is not ready; empty where it is."""
+        if self.life.ending:
+            return f"the service is {self.life.state}"
+        if self.device.down:
+            return self.device.down
+        if not self.registry.synced:
+            return "the models are being loaded"
+        loaded = {engine.ref.name for engine in self.registry.engines()}
+        missing = [name for name in self.settings.required if name not in loaded]
+        if missing:
+            return f"required models are not loaded: {', '.join(missing)} (required_models)"
+        return ""
+
+    def begin(self, request: Request, route: str) -> "RequestWork":
+        """A request's place, by what its head says.  DeadlineExceeded, QueueFull or InvalidRequest at once."""
+        began = request.scope.get("state", {}).get("began", time.monotonic())
         given = request.headers.get("x-deadline-ms")
-        try:
-            milliseconds = float(given) if given is not None else float(self.settings.deadline_ms)
-        except ValueError:
-            milliseconds = math.nan
-        if math.isnan(milliseconds):
-            raise InvalidRequest("X-Deadline-Ms: wanted a number of milliseconds from now")
-        if milliseconds <= 0:
-            raise DeadlineExceeded("X-Deadline-Ms is not in the future: the deadline has passed already")
-        return self.worker.clock() + min(milliseconds, LONGEST_DEADLINE_MS) / 1000
+        deadline = began + _milliseconds(given, self.settings.deadline_ms) / 1000
+        length = request.headers.get("content-length", "")
+        size = int(length) if length.isdigit() else 0
+        price = self.prices.setdefault(route, BytePrice())
+        reservation = self.device.admission.reserve(_client(request), price.seconds(size), deadline)
+        return RequestWork(self, reservation, began, given is not None, price, size)
+
+
+def _milliseconds(given: str | None, default: int) -> float:
+    try:
+        milliseconds = float(given) if given is not None else float(default)
+    except ValueError:
+        milliseconds = math.nan
+    if math.isnan(milliseconds):
+        raise InvalidRequest("X-Deadline-Ms: wanted a number of milliseconds from now")
+    if milliseconds <= 0:
+        raise DeadlineExceeded("X-Deadline-Ms is not in the future: the deadline has passed already")
+    return min(milliseconds, LONGEST_DEADLINE_MS)
+
+
+def _client(request: Request) -> str:
+    """Who asks, for a fair share: by key where there are keys, else by address."""
+    return request.headers.get("authorization") or (request.client.host if request.client else "")
 
 
 @dataclass(slots=True)
-class Job:
-    """One request's work on one engine, with its stages timed in seconds."""
+class RequestWork:
+    """One request's work, with its stages timed in seconds."""
 
     service: Service
-    engine: Engine
+    reservation: Reservation
+    began: float
+    own_deadline: bool
+    price: BytePrice
+    size: int
     stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> float:
+        return self.reservation.deadline
+
+    def release(self) -> None:
+        self.service.device.admission.release(self.reservation)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -66,16 +136,34 @@ class Job:
         yield
         self.stages[name] = time.perf_counter() - began
 
-    async def run(self, rows: Seq[Sequence], deadline: float, priority: Priority, *, early_exit: bool) -> list[Outcome]:
-        outcomes, timings = await self.service.worker.submit(
-            self.engine, rows, deadline=deadline, priority=priority, early_exit=early_exit
-        )
+    async def encode(self, size: int, work: Callable[[], T]) -> T:
+        """``work`` on ``size`` code points, in its turn."""
+        with self.stage("encode"):
+            return await self.service.encoding.run(size, self.deadline, work)
+
+    async def run(self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool) -> list[Outcome]:
+        """The outcome of each row.  Bulk work has a later deadline, where the request gave none."""
+        deadline = self.deadline
+        if priority is Priority.BULK and not self.own_deadline:
+            deadline = self.began + self.service.settings.bulk_deadline_ms / 1000
+        outcomes, timings = await submit(
+            self.service.device, engine, rows, deadline=deadline, reservation=self.reservation, priority=priority,
+            early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
+        )  # fmt: skip
+        self.price.observe(self.size, engine.cost.marginal(sum(map(len, rows)), engine.budget))
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
 
-    def respond(self, body: dict[str, object]) -> Response:
+    async def decode(self, size: int, work: Callable[[], T]) -> T:
+        """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""
+        with self.stage("decode"):
+            if size <= LONG_DECODING:
+                return work()
+            return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    def respond(self, engine: Engine, body: dict[str, object]) -> Response:
         """The answer, with the time by stage in ``Server-Timing`` and in the metrics."""
-        ref = self.engine.ref
+        ref = engine.ref
         for name, seconds in self.stages.items():
             self.service.metrics.stage_seconds.labels(ref.name, ref.version, name).observe(seconds)
         timing = ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items())

@@ -58,9 +58,9 @@ def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
             yield remote
         return
     from service.runtime.providers import choose
-    from service.serving.engine import load
+    from service.serving.loading import LoadOptions, load
 
-    yield Local(load(Path(options.model), choose(options.device)))
+    yield Local(load(Path(options.model), LoadOptions(choose(options.device))))
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -71,7 +71,7 @@ def _fit(options: argparse.Namespace) -> int:
     from service.conversion.precision import staged_engine
     from service.repository.store import read_manifest, revise
     from service.runtime.providers import choose
-    from service.serving.engine import load
+    from service.serving.loading import LoadOptions, load
     from service.training.calibration import calibrate
     from service.training.exits import fit_exits
 
@@ -79,7 +79,7 @@ def _fit(options: argparse.Namespace) -> int:
         raise DataError("what is fitted goes into a manifest: give the folder of a version, not --url")
     folder = Path(options.model)
     device = choose(options.device)
-    engine = load(folder, device)
+    engine = load(folder, LoadOptions(device))
     changes: dict[str, Any] = {}
     if options.calibrate:
         changes = {"exits": None, "quality": {}} | calibrate(engine, options.files)

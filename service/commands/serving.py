@@ -30,17 +30,17 @@ def add_repository(parser: argparse.ArgumentParser) -> None:
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    add_repository(parser)
+    parser.add_argument("--model-repo", type=Path, help="the repository [ALBERT_SERVE_MODEL_REPO, or model_repo]")
     parser.set_defaults(run=_models)
 
 
 def _models(options: argparse.Namespace) -> int:
     from service.repository.store import check_files, read_manifest, versions
 
-    status = 0
-    for name, numbers in versions(options.model_repo).items():
+    status, root = 0, options.model_repo or Settings().model_repo
+    for name, numbers in versions(root).items():
         for number in numbers:
-            folder = options.model_repo / name / str(number)
+            folder = root / name / str(number)
             try:
                 manifest = read_manifest(folder)
                 check_files(folder, manifest)

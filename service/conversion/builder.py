@@ -3,6 +3,9 @@
 In eight bits, weights are rounded by column and activations by row, so that a token's result does not depend on what
 else is in the step.  The weights' integers are made from the stored floats when the graph is loaded (ONNX Runtime folds
 what depends on initializers alone), so the file holds no second copy.
+
+Weights have seven bits where that keeps the score.  Processors without VNNI add two products of uint8 and int8 in
+sixteen bits: 2 x 255 x 127 overflows them, 2 x 255 x 63 does not, so one set of integers is right on all of them.
 """
 
 from dataclasses import dataclass
@@ -16,16 +19,22 @@ from service.conversion.weights import WeightFile
 MICROSOFT = "com.microsoft"
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "float16", "int8"]
+WeightBits = Literal[7, 8]
 LAYER_MATRICES = frozenset({"qkv", "out", "up", "down"})
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a graph is made for.  ``int8`` names the matrices of the layer that are multiplied in eight bits."""
+    """What a graph is made for.  ``int8`` names the matrices of the layer that are multiplied in eight bits.
+
+    ``weight_bits``: with 7, a weight is -63 to 63, and the product is exact on every processor; with 8 it is -127 to
+    127, and the product exact only where there is VNNI.
+    """
 
     device: Device
     precision: Precision
     int8: frozenset[str] = frozenset()
+    weight_bits: WeightBits = 7
 
 
 CPU = Target("cpu", "float32")
@@ -112,7 +121,8 @@ class Graph:
             floats = self.weight(name)
             columns = self.initializers[name].dims[1]
             zero = self._constant(f"{name}.zero", TensorProto.INT8, [columns], [0] * columns)
-            share = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
+            largest = 2 ** (self.target.weight_bits - 1) - 1
+            share = self._constant("int8.weight_step", TensorProto.FLOAT, [], [1 / largest])
             rows = self.constant("int8.rows", [0])
             self._casts += [
                 helper.make_node("Abs", [floats], [f"{name}.abs"]),

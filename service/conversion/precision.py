@@ -2,7 +2,8 @@
 
 The gate compares with float32 on the same files, through the code that serves.  Where eight bits in all four matrices
 of the layer lose too much, the output of the feed-forward part goes back to float, then that of attention, then all
-but the feed-forward part's input: the ones that suffer first go first.
+but the feed-forward part's input: the ones that suffer first go first.  Weights of seven bits are tried before those of
+eight: they serve every processor alike.
 """
 
 import time
@@ -14,17 +15,21 @@ from typing import Any
 import numpy as np
 import onnx
 
-from service.conversion.builder import CPU, LAYER_MATRICES, Target
+from service.conversion.builder import CPU, LAYER_MATRICES, Target, WeightBits
 from service.conversion.graph import PARTS, Network, build
 from service.errors import CheckpointError, QualityError
 from service.repository.manifest import Graphs, Manifest
-from service.repository.store import sha256
-from service.runtime.providers import Device, choose, saturates
-from service.serving.engine import Engine, assemble, make_model, make_task
+from service.repository.store import read_files, sha256
+from service.runtime.processor import current
+from service.runtime.providers import Device, choose
+from service.serving.engine import Engine
+from service.serving.loading import assemble, choose_precision, make_model, make_task
 from service.types import Sequence
 
+BITS: tuple[WeightBits, ...] = (7, 8)
 INT8 = tuple(
-    Target("cpu", "int8", matrices)
+    Target("cpu", "int8", matrices, bits)
+    for bits in BITS
     for matrices in (LAYER_MATRICES, LAYER_MATRICES - {"down"}, frozenset({"qkv", "up"}), frozenset({"up"}))
 )
 
@@ -50,20 +55,23 @@ def check_wish(precision: str, *, gated: bool) -> None:
 
 def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None, *, exact: bool = False) -> Engine:
     """What lies in ``folder`` as an engine, by a manifest that need not be published yet; on the CPU if not said."""
-    model = make_model(folder, manifest, device or choose("cpu"), exact=exact)
-    return assemble(manifest, make_task(folder, manifest), model, budget=1024)
+    files, chosen = read_files(folder, manifest), device or choose("cpu")
+    precision = "float32" if exact else choose_precision(manifest.graphs[chosen.kind])
+    model = make_model(files, manifest, chosen, precision)
+    return assemble(manifest, make_task(files, manifest), model, precision, budget=1024)
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
     """Eight bits come with the same layers in float32 beside them."""
-    names = {part: f"{part}.{target.device}.onnx" for part in PARTS}
-    for part, name in names.items():
-        _write(build(part, network, target), folder / name)
+    names: dict[str, str | int] = {part: f"{part}.{target.device}.onnx" for part in PARTS}
+    for part in PARTS:
+        _write(build(part, network, target), folder / str(names[part]))
     exact = folder / f"layers.{target.device}.float32.onnx"
     exact.unlink(missing_ok=True)
     if target.int8:
         _write(build("layers", network, CPU), exact)
         names["float32_layers"] = exact.name
+        names["weight_bits"] = target.weight_bits
     return Graphs.model_validate({"precision": target.precision} | names)
 
 
@@ -114,12 +122,9 @@ class _Trial:
 
     def eight_bits(self, manifest: Manifest, *, must: bool) -> Manifest:
         """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
-        if saturates():
-            if must:
-                raise QualityError("this processor's products of eight bits overflow: convert on one that has VNNI")
-            return self._floats(manifest)
         self.report["cpu"] = "int8"
-        for target in INT8:
+        # Weights of eight bits cannot be judged without VNNI: their products overflow here.
+        for target in (one for one in INT8 if one.weight_bits == 7 or current().vnni):
             tried, lost, seconds = self._try(manifest, target)
             # Both timed now: what else the machine does at another time decides nothing.
             if lost <= self._gate.points and (must or seconds < speed(self._exact)):
@@ -143,6 +148,7 @@ class _Trial:
         after, seconds = self._gate.scores(engine), speed(engine)
         lost = round(self._gate.lost(self._before, after), 3)
         entry = {"precision": target.precision, "matrices": sorted(target.int8), "lost": lost}
+        entry |= {"weight_bits": target.weight_bits} if target.int8 else {}
         self.report["tried"].append(entry | _entry(after, seconds))
         return tried, lost, seconds
 

@@ -22,10 +22,12 @@ class TokenizerFacts(_Part):
 class Graphs(_Part):
     """The graphs for one kind of device, and the precision that they compute in.
 
-    Beside int8, ``float32_layers`` are the same layers in float32: what other devices are compared with.
+    Beside int8, ``float32_layers`` are the same layers in float32: what other devices are compared with.  Its weights
+    have ``weight_bits``: products of seven are exact on every processor, those of eight where there is VNNI.
     """
 
     precision: Literal["float32", "float16", "int8"]
+    weight_bits: Literal[7, 8] = 8
     embed: FileName
     layers: FileName
     head: FileName

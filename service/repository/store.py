@@ -8,6 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,52 @@ from service.errors import RepositoryError
 from service.repository.manifest import Manifest
 
 MANIFEST = "manifest.json"
+Fingerprint = tuple[tuple[str, int, int, int], ...]  # of each file: name, size, time of change, number on its disk
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def versions(root: Path) -> dict[str, list[int]]:
-    """Every model's versions, oldest first.  RepositoryError where ``root`` is not a folder that can be read."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One look at a repository: every model's versions, oldest first, and the folders that could not be read."""
+
+    models: dict[str, list[int]]
+    unreadable: dict[str, str]
+
+    def of(self, name: str) -> list[int]:
+        return self.models.get(name, [])
+
+
+def look(root: Path) -> Listing:
+    """RepositoryError where ``root`` is not a folder that can be read; a folder in it that cannot be keeps none out."""
     try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and NAME.fullmatch(path.name))
-        found = {folder.name: sorted(_numbers(folder)) for folder in folders}
+        folders = sorted(path for path in root.iterdir() if NAME.fullmatch(path.name))
     except OSError as error:
         raise RepositoryError(
             f"model repository {root}: {error.strerror}. Give the folder with --model-repo or ALBERT_SERVE_MODEL_REPO."
         ) from error
-    return {name: numbers for name, numbers in found.items() if numbers}
+    models: dict[str, list[int]] = {}
+    unreadable: dict[str, str] = {}
+    for folder in folders:
+        try:
+            if folder.is_dir() and (numbers := sorted(_numbers(folder))):
+                models[folder.name] = numbers
+        except OSError as error:
+            unreadable[folder.name] = error.strerror or str(error)
+    return Listing(models, unreadable)
+
+
+def versions(root: Path) -> dict[str, list[int]]:
+    """Every model's versions, oldest first, of what can be read.  RepositoryError as ``look``."""
+    return look(root).models
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """What tells whether a file of the version in ``folder`` changed, was replaced, came or went."""
+    try:
+        stats = {path.name: path.stat() for path in folder.iterdir()}
+    except OSError as error:
+        return ((error.strerror or str(error), 0, 0, 0),)
+    return tuple(sorted((name, one.st_size, one.st_mtime_ns, one.st_ino) for name, one in stats.items()))
 
 
 def _numbers(folder: Path) -> Iterator[int]:
@@ -56,16 +90,32 @@ def read_manifest(folder: Path) -> Manifest:
 
 def check_files(folder: Path, manifest: Manifest) -> None:
     """Compare every file with its checksum.  RepositoryError names the first that is missing or wrong."""
-    for name, wanted in manifest.sha256.items():
-        try:
-            found = sha256(folder / name)
-        except OSError as error:
-            raise RepositoryError(f"{folder / name}: {error.strerror}, but the manifest names it") from error
-        if found != wanted:
-            raise RepositoryError(
-                f"{folder / name} is damaged: its SHA-256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
-                "Copy or convert the version again."
-            )
+    for name in manifest.sha256:
+        read_file(folder, manifest, name)
+
+
+def read_files(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """Every file that the manifest names, in memory: what was checked is what is served, whatever the disk does next.
+
+    RepositoryError as ``check_files``.
+    """
+    return {name: read_file(folder, manifest, name) for name in manifest.sha256}
+
+
+def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """One file, compared with its checksum.  RepositoryError where it is missing or damaged."""
+    wanted = manifest.sha256[name]
+    try:
+        content = (folder / name).read_bytes()
+    except OSError as error:
+        raise RepositoryError(f"{folder / name}: {error.strerror}, but the manifest names it") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted:
+        raise RepositoryError(
+            f"{folder / name} is damaged: its SHA-256 is {found[:12]}…, the manifest says {wanted[:12]}…. "
+            "Copy or convert the version again."
+        )
+    return content
 
 
 def sha256(path: Path) -> str:

@@ -50,14 +50,14 @@ class Pack:
         return int(self.lengths.max())
 
     @cached_property
-    def slots(self) -> Ints:
+    def gather_index(self) -> Ints:
         """(rows, longest): which token stands there; where padding would stand, some token that attention masks."""
         columns = np.arange(self.longest, dtype=np.int32)
         # Past its end a row repeats its last token: in range, and never looked at.
         return self.starts[:, None] + np.minimum(columns, self.lengths[:, None] - 1)
 
     @cached_property
-    def tokens_at(self) -> Ints:
+    def scatter_index(self) -> Ints:
         """(tokens,): where each token stands in the flattened (rows * longest)."""
         rows = np.repeat(np.arange(len(self.lengths), dtype=np.int32), self.lengths)
         return rows * np.int32(self.longest) + self.positions
@@ -66,18 +66,18 @@ class Pack:
     def token_offset(self) -> Ints:
         """(rows, longest): the places of the tokens, then those of the padding; for PackedMultiHeadAttention."""
         padding = np.ones(len(self.lengths) * self.longest, dtype=bool)
-        padding[self.tokens_at] = False
-        everywhere = np.concatenate((self.tokens_at, np.flatnonzero(padding).astype(np.int32)))
+        padding[self.scatter_index] = False
+        everywhere = np.concatenate((self.scatter_index, np.flatnonzero(padding).astype(np.int32)))
         return everywhere.reshape(len(self.lengths), self.longest)
 
     @cached_property
-    def cumulative(self) -> Ints:
+    def cu_seqlens(self) -> Ints:
         """(rows + 1,): the lengths summed up, from zero."""
         return np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
 
     def split(self, values: Values) -> list[Values]:
         """An array with one entry a token (tokens, ...), cut into one piece a real row: views, not copies."""
-        return np.split(values, self.cumulative[1:-1])[: self.real]
+        return np.split(values, self.cu_seqlens[1:-1])[: self.real]
 
     def join(self, pieces: Seq[Values]) -> Values:
         """The other way round: one piece a real row to (tokens, ...)."""

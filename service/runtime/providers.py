@@ -2,15 +2,14 @@
 
 import functools
 import logging
-import os
 import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import onnxruntime as ort
 
 from service.errors import DeviceError
+from service.runtime.processor import current
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +17,6 @@ log = logging.getLogger(__name__)
 _PROBE = bytes.fromhex(
     "080a3a370a100a017812017922084964656e746974791201705a0f0a0178120a0a08080112040a020801620f0a0179120a0a0808"
     "0112040a02080142040a001014"
-)
-
-# The same of one MatMulInteger of uint8 and int8.
-_PRODUCT = bytes.fromhex(
-    "080a3a500a180a01610a0162120163220d4d61744d756c496e74656765721201675a0f0a0161120a0a08080212040a000a005a0f0a0162"
-    "120a0a08080312040a000a00620f0a0163120a0a08080612040a000a0042040a001014"
 )
 
 
@@ -49,7 +42,7 @@ def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
     kind, _, number = wanted.partition(":")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", wanted):
         raise DeviceError(f"device is {wanted!r}; wanted auto, cpu, cuda or cuda:N")
-    _share_threads(threads or len(os.sched_getaffinity(0)))
+    _share_threads(threads or current().cores)
     if kind == "cpu":
         return Device("cpu", reason="asked for")
     device = _cuda(int(number or 0), memory_limit)
@@ -88,18 +81,6 @@ def _quiet() -> ort.SessionOptions:
     options.log_severity_level = 4
     options.use_per_session_threads = False
     return options
-
-
-@functools.cache
-def saturates() -> bool:
-    """Does the fast product of eight bits come out wrong on this processor?
-
-    Without VNNI it adds two products in sixteen bits, which the largest overflow.
-    """
-    session = ort.InferenceSession(_PRODUCT, _quiet(), providers=["CPUExecutionProvider"])
-    largest = np.full((8, 64), 255, np.uint8), np.full((64, 32), 127, np.int8)
-    found = session.run(None, dict(zip("ab", largest, strict=True)))[0]
-    return bool((found != 64 * 255 * 127).any())
 
 
 @functools.cache

@@ -1,18 +1,32 @@
 """One converted model in ONNX Runtime: its three graphs, run over packs of rows."""
 
-from collections.abc import Sequence as Seq
+import re
+from collections.abc import Mapping, Sequence as Seq
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.errors import DeviceError, InferenceFailed, OutOfMemory, RepositoryError
+from service.errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
 from service.runtime.packing import Pack
 from service.runtime.providers import Device
 from service.types import Floats, Sequence
+
+# As the CPU's allocator, the CUDA arena with and without a limit, cuBLAS and cuDNN word it.
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|failed to allocate memory|is smaller than requested bytes|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
+    re.IGNORECASE,
+)
+# After one of these every call of the process fails: the CUDA context is gone.
+LOST = re.compile(
+    r"CUDA failure \d+|CUDA error|cudaError[A-Z]|illegal memory access|unspecified launch failure|device-side assert"
+    r"|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+    r"|CUBLAS_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|NOT_INITIALIZED|MAPPING_ERROR)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +43,42 @@ class Hidden:
 class Model:
     """Runs one model on one device.  Not for two threads at once: the device's worker is its only caller.
 
-    ``files`` are the paths of the graphs by part (embed, layers, head); ``layers`` is the full depth.
+    ``graphs`` holds the graphs by part (embed, layers, head) and ``weights`` the files that they name, by name: as
+    bytes, so that what happens to the files later touches nothing that runs.  ``layers`` is the full depth.
     """
 
-    def __init__(self, files: dict[str, Path], device: Device, *, layers: int, pooled: bool) -> None:
+    def __init__(
+        self, graphs: Mapping[str, bytes], weights: Mapping[str, bytes], device: Device, *, layers: int, pooled: bool
+    ) -> None:
         self.device = device
         self.depth = layers
         self._pooled = pooled
         self._stays = device.kind == "cuda"  # what comes out, there
-        self._sessions = {part: _session(path, device) for part, path in files.items()}
+        self._sessions = {part: _session(part, graph, weights, device) for part, graph in graphs.items()}
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
         """Logits of each row, through all layers: (labels,) for a classifier, (tokens of the row, 2) for spans."""
         pack = self.pack(rows)
-        return self.finish(self.advance(self.begin(pack), pack, self.depth), pack)
+        return self.head(self.advance(self.embed(pack), pack, self.depth), pack)
 
     def pack(self, rows: Seq[Sequence]) -> Pack:
         """``rows`` as this model's device likes them."""
         return Pack.of(rows, rounded=self.device.kind == "cuda")
 
-    def begin(self, pack: Pack) -> Hidden:
+    def embed(self, pack: Pack) -> Hidden:
         return Hidden(self._call("embed", {"ids": pack.ids, "positions": pack.positions, "types": pack.types}))
 
     def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
         """Through the next ``layers`` layers."""
         span = {"first": np.array(hidden.depth, dtype=np.int64), "count": np.array(layers, dtype=np.int64)}
         plan = (
-            {"token_offset": pack.token_offset, "cumulative": pack.cumulative}
+            {"token_offset": pack.token_offset, "cumulative": pack.cu_seqlens}
             if self.device.kind == "cuda"
-            else {"slots": pack.slots, "tokens_at": pack.tokens_at, "lengths": pack.lengths}
+            else {"slots": pack.gather_index, "tokens_at": pack.scatter_index, "lengths": pack.lengths}
         )
         return Hidden(self._call("layers", {"hidden": hidden.value} | span | plan), hidden.depth + layers)
 
-    def finish(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
+    def head(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
         """Logits of ``rows``, or of all.  Any depth may be asked."""
         if self._pooled:
             starts = pack.starts[: pack.real] if rows is None else pack.starts[list(rows)]
@@ -78,10 +95,16 @@ class Model:
         try:
             return _bound(session, feeds, self.device) if self._stays else session.run(None, feeds)[0]
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
-            text = str(error)
-            if "out of memory" in text.lower() or "Failed to allocate memory" in text:
-                raise OutOfMemory(f"{part}: {text}") from error
-            raise InferenceFailed(f"{part}: {text}") from error
+            raise translated(part, str(error)) from error
+
+
+def translated(part: str, text: str) -> ServiceError:
+    """ONNX Runtime's ``text`` of an error, as one of ours: the device has no memory, is lost, or neither."""
+    if OUT_OF_MEMORY.search(text):
+        return OutOfMemory(f"{part}: {text}")
+    if LOST.search(text):
+        return DeviceLost(f"{part}: {text}")
+    return InferenceFailed(f"{part}: {text}")
 
 
 def _host(value: Any) -> npt.NDArray[Any]:
@@ -104,15 +127,19 @@ def _bound(session: ort.InferenceSession, feeds: dict[str, Any], device: Device)
     return binding.get_outputs()[0]
 
 
-def _session(path: Path, device: Device) -> ort.InferenceSession:
+def _session(part: str, graph: bytes, weights: Mapping[str, bytes], device: Device) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    # ONNX Runtime copies what it needs of them: nothing is mapped that another process could cut short (SIGBUS).
+    options.add_external_initializers_from_files_in_memory(
+        list(weights), list(weights.values()), [len(content) for content in weights.values()]
+    )
     # All models share one pool of threads: pools of their own would spin against each other for the same cores.
     options.use_per_session_threads = False
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(str(path), options, providers=device.providers)
+        session = ort.InferenceSession(graph, options, providers=device.providers)
     except Exception as error:
-        raise RepositoryError(f"{path} cannot be loaded: {error}. Convert the model again.") from error
+        raise RepositoryError(f"the graph {part!r} cannot be loaded: {error}. Convert the model again.") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise DeviceError(f"{path}: ONNX Runtime fell back to the CPU. Its own log, just above, names what it misses.")
+        raise DeviceError(f"{part}: ONNX Runtime fell back to the CPU. Its own log, just above, names what it misses.")
     return session

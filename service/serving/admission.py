@@ -1,53 +1,206 @@
-"""What a step costs, learnt from the steps that ran: time = per_step + per_token x tokens.
+"""Who is let in: a request is admitted only where every promise can still be kept, its own included.
 
-A token counts as one when it goes through all layers, and as a part of one in a step of some of them.
+A reservation is made when a request's headers are read, by what is known then, and corrected as more is known; it ends
+with the request.  What is refused is told when to come back, each request at a time of its own, and who comes back
+then goes before new requests.  Work that waits is shared out by client, so that one long list does not shut the others
+out.
 """
 
 import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from service.errors import DeadlineExceeded, QueueFull
+from service.serving.demand import Demand
+
+PROMISED = 0.95  # of the time until a deadline may be promised; the rest is for what the estimate does not know
+OPEN = 0.9  # up to this share a new request is taken
+HEAVY = 0.6  # a client with more work than this share before a deadline
+LEFT_BY_HEAVY = 0.7  # is taken up to this share only: the rest is for the others
+LIGHT = 0.1  # a client with less than this share
+WHILE_SOME_RETURN = {"new": 0.5, "light": 0.8}  # while others were told to come back, new requests get so much
+EARLY, LATE = 0.3, 3.0  # seconds: who comes back may be so much too early or too late
+BOOKED = 0.9  # of the device's time is given out to those who come back
+MAX_BOOKINGS = 10_000
+LONGEST_RETRY = 300.0
 
 
-class CostModel:
-    """Least squares over the steps so far, the recent ones counting more.
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """``seconds`` of device time that are left of one request, promised for ``deadline``."""
 
-    ``memory`` is the number of steps after which one has lost most of its weight.
-    """
+    client: str
+    deadline: float
+    slot: float
+    seconds: float
+    open: bool = True
 
-    def __init__(self, memory: float = 200.0) -> None:
-        self._keep = 1.0 - 1.0 / memory
-        # Replaced as one: the device's thread learns while the loop asks.
-        self._sums = (0.0, 0.0, 0.0, 0.0, 0.0)
 
-    def observe(self, tokens: float, seconds: float) -> None:
-        weight, x, xx, y, xy = (self._keep * old for old in self._sums)
-        self._sums = (weight + 1.0, x + tokens, xx + tokens * tokens, y + seconds, xy + tokens * seconds)
+@dataclass(slots=True)
+class Admission:
+    """All reservations of one device.  Safe from any thread; times are on ``clock``."""
+
+    clock: Callable[[], float]
+    on_refusal: Callable[[str], None] = lambda cause: None
+    _demand: Demand = field(default_factory=Demand)
+    _reservations: set[Reservation] = field(default_factory=set)
+    _clients: dict[str, "_Client"] = field(default_factory=dict)
+    _returns: "_Returns" = field(default_factory=lambda: _Returns())
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reserve(self, client: str, seconds: float, deadline: float) -> Reservation:
+        """QueueFull where a promise would break, DeadlineExceeded where no wait can help.
+
+        A device with nothing to do is always tried: only what it runs can correct an estimate that is wrong.
+        """
+        now = self.clock()
+        if deadline <= now:
+            raise late()
+        with self._lock:
+            reservation = Reservation(client, deadline, Demand.slot(now, deadline), seconds)
+            if self._reservations:
+                self._check(reservation, now)
+            self._returns.claim(client, now)
+            self._reservations.add(reservation)
+            self._demand.add(reservation.slot, seconds)
+            own = self._clients.setdefault(client, _Client())
+            own.requests += 1
+            own.seconds += seconds
+            return reservation
+
+    def resize(self, reservation: Reservation, seconds: float, deadline: float | None = None) -> None:
+        """More is known: it takes ``seconds``, perhaps until another ``deadline``.  Errors as ``reserve``."""
+        now = self.clock()
+        with self._lock:
+            if deadline is not None and deadline != reservation.deadline:
+                self._demand.remove(reservation.slot, reservation.seconds)
+                reservation.deadline, reservation.slot = deadline, Demand.slot(now, deadline)
+                self._demand.add(reservation.slot, reservation.seconds)
+            more = seconds - reservation.seconds
+            if more > 0 and len(self._reservations) > 1:
+                excess = self._demand.excess(now, reservation.slot, more, PROMISED, PROMISED)
+                if excess > 0:
+                    self._refuse(reservation, seconds, excess, now)
+            self._change(reservation, more)
+
+    def spend(self, reservation: Reservation, seconds: float) -> None:
+        """The device has done ``seconds`` of it."""
+        with self._lock:
+            if reservation.open:
+                self._change(reservation, -min(seconds, reservation.seconds))
+
+    def release(self, reservation: Reservation) -> None:
+        """The request is over, however it ended."""
+        with self._lock:
+            if not reservation.open:
+                return
+            reservation.open = False
+            self._demand.remove(reservation.slot, reservation.seconds)
+            self._reservations.discard(reservation)
+            own = self._clients[reservation.client]
+            own.requests -= 1
+            own.seconds -= reservation.seconds
+            if not own.requests:
+                del self._clients[reservation.client]
+
+    def slack(self, now: float) -> float:
+        """Seconds that may be lost before a promise breaks."""
+        with self._lock:
+            return self._demand.slack(now)
 
     @property
-    def coefficients(self) -> tuple[float, float]:
-        """Seconds per step and per token; never negative, zero before the first step."""
-        weight, x, xx, y, xy = self._sums
-        if not weight:
-            return 0.0, 0.0
-        spread = weight * xx - x * x
-        if spread <= 1e-9 * weight * xx:  # all steps were of one size
-            return 0.0, y / x
-        per_token = (weight * xy - x * y) / spread
-        per_step = (y - per_token * x) / weight
-        if per_token <= 0:
-            return y / weight, 0.0
-        if per_step < 0:
-            return 0.0, xy / xx
-        return per_step, per_token
+    def promised(self) -> float:
+        """Seconds of device time that are reserved."""
+        return self._demand.total
 
-    def marginal(self, tokens: float) -> float:
-        """Seconds that ``tokens`` add to a step that runs anyway."""
-        return self.coefficients[1] * tokens
+    def _change(self, reservation: Reservation, seconds: float) -> None:
+        reservation.seconds += seconds
+        self._demand.change(reservation.slot, seconds)
+        self._clients[reservation.client].seconds += seconds
 
-    def seconds(self, tokens: float, budget: float) -> float:
-        """Predicted run time of ``tokens`` in steps of at most ``budget``."""
-        per_step, per_token = self.coefficients
-        return per_step * math.ceil(tokens / budget) + per_token * tokens
+    def _check(self, asked: Reservation, now: float) -> None:
+        share = self._share(asked, now)
+        excess = self._demand.excess(now, asked.slot, asked.seconds, share, PROMISED)
+        if excess > 0:
+            self._refuse(asked, asked.seconds, excess, now)
+
+    def _share(self, asked: Reservation, now: float) -> float:
+        """How much of the time until its deadline may be promised when ``asked`` is."""
+        if self._returns.due(asked.client, now):
+            return PROMISED
+        reserved = self._clients[asked.client].seconds if asked.client in self._clients else 0.0
+        own = (reserved + asked.seconds) / max(1e-9, asked.deadline - now)
+        if self._returns.waiting(now):
+            return WHILE_SOME_RETURN["light" if own <= LIGHT else "new"]
+        return LEFT_BY_HEAVY if own > HEAVY else OPEN
+
+    def _refuse(self, asked: Reservation, seconds: float, excess: float, now: float) -> None:
+        if seconds > PROMISED * (asked.deadline - now):
+            self.on_refusal("too_slow")
+            raise DeadlineExceeded(
+                f"this takes about {seconds:.1f} s here, longer than the deadline: send less, or a later X-Deadline-Ms"
+            )
+        self.on_refusal("queue")
+        wait = self._returns.book(asked.client, seconds, excess, now)
+        raise QueueFull("what waits already would make it miss its deadline; come back after Retry-After", wait)
 
 
-def retry_after(seconds: float) -> float:
-    """Whole seconds for the header, at least one: clients round down, and zero would mean at once."""
-    return float(max(1, math.ceil(seconds)))
+@dataclass(slots=True)
+class _Client:
+    """What one client has reserved."""
+
+    seconds: float = 0.0
+    requests: int = 0
+
+
+class _Returns:
+    """Who was told to come back, and when: one after the other, as the device can take them."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, deque[float]] = {}
+        self._last = 0.0  # when the last of them is expected, before rounding
+        self._count = 0
+
+    def book(self, client: str, seconds: float, wait: float, now: float) -> float:
+        """Whole seconds until ``client`` may come back with work of ``seconds``; before ``wait`` there is no room."""
+        expected = max(now + wait, self._last + seconds / BOOKED)
+        if self._count >= MAX_BOOKINGS or expected > now + LONGEST_RETRY:
+            return LONGEST_RETRY
+        self._last = expected
+        after = float(max(1, math.ceil(expected - now)))  # the header has whole seconds
+        self._clients.setdefault(client, deque()).append(now + after)
+        self._count += 1
+        return after
+
+    def due(self, client: str, now: float) -> bool:
+        self._forget(client, now)
+        times = self._clients.get(client)
+        return bool(times) and times[0] <= now + EARLY  # type: ignore[index]
+
+    def claim(self, client: str, now: float) -> None:
+        """``client`` was let in; if it was expected by now, it has come."""
+        if self.due(client, now):
+            self._pop(client)
+
+    def waiting(self, now: float) -> bool:
+        """Is anyone expected, now or later?"""
+        if self._count and now > self._last + 1.0 + LATE:  # they never came: rounding is below a second
+            self._clients.clear()
+            self._count = 0
+        return self._count > 0
+
+    def _forget(self, client: str, now: float) -> None:
+        while (times := self._clients.get(client)) and times[0] < now - LATE:
+            self._pop(client)
+
+    def _pop(self, client: str) -> None:
+        self._clients[client].popleft()
+        self._count -= 1
+        if not self._clients[client]:
+            del self._clients[client]
+
+
+def late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed before the answer was there; the work was dropped")

@@ -1,155 +1,176 @@
 """What waits for the device, and what it runs: here the event loop and the device's thread meet.
 
-The loop adds and drops, the device's thread takes and puts back; what changes anything holds the lock, one row at a
-time where a request has many.
+The loop adds and drops, the device's thread waits, takes and requeues; what changes anything holds the one lock.
 """
 
+import itertools
 import threading
-from collections.abc import Iterable, Sequence as Seq
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence as Seq
+from dataclasses import dataclass, field
 
-from service.serving.isolation import Runner
-from service.serving.scheduler import Job, Limits, Policy, Scheduler
+from service.serving.admission import Admission
+from service.serving.pending import PendingRequest, PendingSequence, Runner
+from service.serving.scheduler import BatchLimits, Policy, Scheduler
 from service.serving.stepping import Progress
-from service.serving.tickets import Ticket
-from service.types import ModelRef
+from service.types import ModelRef, Priority, Sequence
+
+URGENT = 0.05  # of what is promised may be lost before the earliest deadline goes first
+URGENT_SECONDS = 0.1
 
 
 @dataclass(slots=True)
 class Queue:
-    """The tickets of all who wait, by key, be it for their turn, for the end of their step or for their answer."""
+    """The sequences of all requests that are open, be it before a step, in one, or on the way to their answer."""
 
+    admission: Admission
     policy: Policy = field(default_factory=Policy)
-    _tickets: dict[int, Ticket] = field(default_factory=dict)
+    _open: dict[int, PendingSequence] = field(default_factory=dict)
     _scheduler: Scheduler = field(init=False)
     _runners: dict[ModelRef, Runner] = field(default_factory=dict)
-    _running: list[Job] = field(default_factory=list)  # in the step
-    _until: float = 0.0  # when the step should be over, on the caller's clock
-    _look_up: float = 0.0  # seconds between two looks at ``stopping``
-    _stopping: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: list[PendingSequence] = field(default_factory=list)
+    _preempt: bool = False
+    _keys: "itertools.count[int]" = field(default_factory=itertools.count)
+    _virtual: dict[str, float] = field(default_factory=dict)  # by client: see _arrival
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
         self._scheduler = Scheduler(self.policy)
 
     def __len__(self) -> int:
-        """Sequences that wait for their turn."""
+        """Sequences that wait for a step."""
         return len(self._scheduler)
 
     @property
     def tokens(self) -> int:
-        """Of those that wait for their turn."""
+        """Of those that wait for a step."""
         return self._scheduler.tokens
 
     @property
-    def cost(self) -> float:
-        """Seconds of the device that wait."""
-        return self._scheduler.cost
+    def preemption_requested(self) -> bool:
+        """Is the step that runs to end between two layers?"""
+        return self._preempt
 
-    @property
-    def stopping(self) -> bool:
-        """Is the step to end between two layers?"""
-        return self._stopping
+    def add(
+        self, request: PendingRequest, rows: Iterable[tuple[int, Sequence]], *, now: float, priority: Priority,
+        early_exit: bool,
+    ) -> list[int]:  # fmt: skip
+        """Some rows of one request, by their index in it; the keys to drop them by."""
+        runner, reservation = request.runner, request.reservation
+        assert reservation is not None
+        added: list[PendingSequence] = []
+        with self._changed:
+            for index, row in rows:
+                progress = Progress(row, early_exit)
+                work, cost = work_left(runner, progress)
+                arrived = self._arrival(reservation.client, cost, now)
+                one = PendingSequence(
+                    next(self._keys), runner.ref, len(row), work, cost, arrived, reservation.deadline, priority,
+                    runner.stepping.batch_key(progress), request, index, progress,
+                )  # fmt: skip
+                self._open[one.key] = one
+                self._scheduler.add(one)
+                added.append(one)
+            if added:
+                self._runners[runner.ref] = runner
+                # They came together, so if one of them preempts, the one of lowest rank does.
+                self._preempt = self._preempt or self._preempts(min(added, key=lambda one: one.rank))
+            self._changed.notify()
+        return [one.key for one in added]
 
-    def left(self, now: float) -> float:
-        """Seconds that the step should still run."""
-        return max(0.0, self._until - now)
+    def _arrival(self, client: str, cost: float, now: float) -> float:
+        """A client's sequences arrive one after the other, as if each took its turn on the device: so that a long list
+        of one client does not stand before what others send meanwhile (start-time fair queueing, Goyal et al. 1996).
+        """
+        arrived = max(now, self._virtual.get(client, now))
+        self._virtual[client] = arrived + cost
+        return arrived
 
-    def add(self, tickets: Seq[Ticket]) -> None:
-        """The rows of one request."""
-        for ticket in tickets:
-            with self._lock:
-                self._tickets[ticket.job.key] = ticket
-                self._runners[ticket.job.model] = ticket.runner
-                self._scheduler.add(ticket.job)
-        # They came together, so if one of them may pass, the one of least work may.
-        soonest = min((ticket.job for ticket in tickets), key=lambda job: job.cost)
-        with self._lock:
-            self._stopping = self._stopping or self._passes(soonest)
+    def wait(self, ready: Callable[[], object], seconds: float) -> None:
+        """In the device's thread: until something waits, ``ready`` is true, or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._scheduler) or ready(), seconds)
 
-    def ahead(self, job: Job, now: float) -> float:
-        """Seconds of the device before ``job``: of what waits, and of the step that runs."""
-        with self._lock:
-            running = self.left(now)
-            if self._passes(job):
-                running = min(running, self._look_up)
-            return self._scheduler.ahead(job.cost, now, job.priority) + running
+    def notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
-    def take(self, now: float) -> tuple[list[int], list[Ticket]]:
-        """The keys of those whose deadline passed, and the next step; both out of the queue."""
-        with self._lock:
-            late = [job.key for job in self._scheduler.expire(now)]
-            limits = {ref: _limits(runner) for ref, runner in self._runners.items()}
-            self._running, self._stopping = self._scheduler.next_step(limits), False
-            step = [self._tickets[job.key] for job in self._running]
-            self._until = now
-            if step:
-                self._expect(step[0].runner, [ticket.progress for ticket in step])
-            else:
+    def next_batch(self, now: float) -> tuple[list[PendingSequence], list[PendingSequence]]:
+        """Those whose deadline passed, and the next batch; both out of the queue."""
+        with self._changed:
+            late = self._scheduler.expire(now)
+            limits = {ref: batch_limits(runner) for ref, runner in self._runners.items()}
+            slack = self.admission.slack(now)
+            critical = slack < URGENT_SECONDS + URGENT * self.admission.promised
+            self._running, self._preempt = self._scheduler.next_batch(limits, critical=critical), False
+            if not self._running:
                 self._end()
-            return late, step
+            return late, self._running
 
-    def put_back(self, moved: Iterable[tuple[Ticket, Progress]], now: float) -> None:
-        """Those who are not through, with the work that is left; the step is over."""
-        with self._lock:
-            self._until = now
-            for ticket, progress in moved:
-                if ticket.job.key not in self._tickets:
+    def requeue(self, moved: Iterable[tuple[PendingSequence, Progress]]) -> None:
+        """Those of the step that are not done, with the work that is left; the step is over."""
+        with self._changed:
+            for one, progress in moved:
+                if one.key not in self._open:
                     continue  # nobody waits for it any more
-                ticket.progress, runner = progress, ticket.runner
-                ticket.job = replace(ticket.job, cost=cost(runner, progress), lane=runner.stepping.lane(progress))
-                self._scheduler.put_back(ticket.job)
+                assert one.request is not None
+                runner = one.request.runner
+                one.progress, one.batch_key = progress, runner.stepping.batch_key(progress)
+                one.work, one.cost = work_left(runner, progress)
+                self._scheduler.add(one)
             self._end()
 
-    def pop(self, key: int) -> Ticket | None:
-        """The ticket of one that left by a step or late, to answer it; None where nobody waits any more."""
-        with self._lock:
-            return self._tickets.pop(key, None)
+    def close(self, key: int) -> PendingSequence | None:
+        """One that left by a step or late, to answer it; None where nobody waits any more."""
+        with self._changed:
+            return self._open.pop(key, None)
 
-    def drop(self, keys: Iterable[int]) -> list[Ticket]:
-        """Forget these, wherever they are; the tickets that were still open.
+    def drop(self, keys: Iterable[int]) -> int:
+        """Forget these, wherever they are; how many were still open.
 
         One that is in a running step stays in it, and nobody reads its result.
         """
-        with self._lock:
-            return self._drop(keys)
+        with self._changed:
+            return len(self._drop(keys))
 
-    def drop_all(self) -> list[Ticket]:
-        """Forget everyone; the device has failed or stops."""
-        with self._lock:
-            dropped = self._drop(list(self._tickets))
+    def drop_all(self) -> list[PendingRequest]:
+        """Forget everyone, for the device has failed or stops; the requests that they were of."""
+        with self._changed:
+            dropped = self._drop(list(self._open))
             self._end()
-            return dropped
+        return list({id(one.request): one.request for one in dropped if one.request is not None}.values())
 
-    def _drop(self, keys: Iterable[int]) -> list[Ticket]:
-        dropped = [ticket for key in keys if (ticket := self._tickets.pop(key, None))]
-        for ticket in dropped:
-            self._scheduler.remove(ticket.job.key)
-        if not any(job.key in self._tickets for job in self._running):
-            self._stopping = True  # it runs for nobody
+    def _drop(self, keys: Iterable[int]) -> list[PendingSequence]:
+        dropped = [one for key in keys if (one := self._open.pop(key, None))]
+        for one in dropped:
+            self._scheduler.remove(one.key)
+        if dropped and not any(one.key in self._open for one in self._running):
+            self._preempt = True  # nobody waits for what it computes
         return dropped
 
     def _end(self) -> None:
         """No step runs.  A version that nobody asks any more must not be kept in memory from here."""
         self._running = []
         self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
+        if not len(self._scheduler):
+            self._virtual.clear()
 
-    def _passes(self, job: Job) -> bool:
+    def _preempts(self, one: PendingSequence) -> bool:
         if not self._running:
             return False
-        return self._scheduler.passes(job, self._running, _limits(self._runners[self._running[0].model]))
-
-    def _expect(self, runner: Runner, group: Seq[Progress]) -> None:
-        stepping, tokens = runner.stepping, sum(map(len, group))
-        expected = tokens * stepping.end(group) / stepping.layers
-        self._until += runner.cost.seconds(expected, expected)
-        self._look_up = runner.cost.marginal(tokens * stepping.piece(group, runner.budget) / stepping.layers)
+        return self._scheduler.preempts(one, self._running, batch_limits(self._runners[self._running[0].model]))
 
 
-def cost(runner: Runner, progress: Progress) -> float:
-    """Seconds of the device that are expected to lie before it."""
-    return runner.cost.marginal(len(progress) * runner.stepping.left(progress))
+def work_left(runner: Runner, progress: Progress) -> tuple[float, float]:
+    """Of one sequence: in tokens through all layers, and in seconds of device time in steps that are full."""
+    work = len(progress) * runner.stepping.remaining(progress)
+    return work, runner.cost.marginal(work, runner.budget)
 
 
-def _limits(runner: Runner) -> Limits:
-    return Limits(runner.budget, runner.padding)
+def batch_limits(runner: Runner) -> BatchLimits:
+    return BatchLimits(runner.budget, runner.padding)
+
+
+def estimate(runner: Runner, rows: Seq[Sequence], early_exit: bool) -> float:
+    """Seconds of device time for ``rows`` of one request."""
+    work = sum(len(row) for row in rows) * runner.stepping.remaining(Progress(rows[0], early_exit))
+    return runner.cost.marginal(work, runner.budget) + runner.cost.coefficients[0]

@@ -5,23 +5,27 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.errors import ModelNotFound, RepositoryError, ServiceError, Unavailable, WrongTask
 from service.metrics import Metrics
-from service.repository.store import versions
+from service.repository.store import Fingerprint, Listing, fingerprint, look
 from service.serving.engine import Engine
 from service.types import ModelRef
 
 log = logging.getLogger(__name__)
 Loader = Callable[[Path], Engine]
+ABSENT_LOOKS = 3  # in a row that a version must be missing in before it is retired: a mount may be away for a moment
+FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds after a version failed to load, doubled each time
 
 
 @dataclass(slots=True)
 class _Loaded:
     engine: Engine
+    files: Fingerprint
+    missing: int = 0  # looks in a row that did not find it
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -29,38 +33,46 @@ class _Loaded:
         self.idle.set()
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    reason: str
+    files: Fingerprint
+    tries: int
+    retry_at: float
+
+
 @dataclass(slots=True)
 class Registry:
     """Keeps the newest ``keep`` versions of each model of ``root`` loaded.
 
-    ``loader`` blocks and runs in ``executor``, the device's own thread: a model is never warmed up while another one
-    is timed.  ``failures`` says of each version that did not load why.
+    ``loader`` blocks and runs in a thread of its own.  What is loaded stays until something newer is, or until the
+    version has been missing for some time; a version whose files changed is loaded again.
     """
 
     root: Path
     loader: Loader
-    executor: Executor
     metrics: Metrics
     keep: int = 1
-    failures: dict[ModelRef, str] = field(default_factory=dict)
+    executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="loader"))
+    clock: Callable[[], float] = time.monotonic
+    _failures: dict[ModelRef, _Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
     _closing: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def sync(self) -> None:
         """Load what the repository has and this has not; let go what it no longer has.  The old serve meanwhile."""
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(None, versions, self.root)
-        except RepositoryError as error:
-            log.error("%s", error)
-            return
-        self.failures = {ref: why for ref, why in self.failures.items() if ref.version in found.get(ref.name, [])}
-        for name, numbers in found.items():
-            await self._sync_model(name, numbers)
-        for name in self._models.keys() - found.keys():
-            self._retire(name, set())
+        listing = await self._look()
+        self._failures = {ref: one for ref, one in self._failures.items() if ref.version in listing.of(ref.name)}
+        for name in sorted(self._models.keys() | listing.models.keys()):
+            await self._sync_model(name, listing)
+        self.metrics.loaded.set(len(self.engines()))
         self._synced.set()
+
+    @property
+    def failures(self) -> dict[ModelRef, str]:
+        """Why each version that did not load did not."""
+        return {ref: failure.reason for ref, failure in self._failures.items()}
 
     @property
     def synced(self) -> bool:
@@ -70,44 +82,90 @@ class Registry:
     async def wait(self) -> None:
         await self._synced.wait()
 
-    async def _sync_model(self, name: str, numbers: list[int]) -> None:
-        wanted: list[int] = []
-        for number in reversed(numbers):
-            if len(wanted) == self.keep:
-                break
-            if await self._have(ModelRef(name, number)):
-                wanted.append(number)
-        self._retire(name, set(wanted))
+    async def _look(self) -> Listing:
+        """What the repository holds; nothing where it cannot be read, which retires nobody at once."""
+        try:
+            listing = await asyncio.get_running_loop().run_in_executor(self.executor, look, self.root)
+        except RepositoryError as error:
+            self.metrics.repository_failures.inc()
+            log.error("%s", error)
+            return Listing({}, {})
+        for name, why in listing.unreadable.items():
+            self.metrics.repository_failures.inc()
+            log.error("%s of the model repository cannot be read, what is loaded of it stays: %s", name, why)
+        return listing
 
-    async def _have(self, ref: ModelRef) -> bool:
-        if ref.version in self._models.get(ref.name, {}):
-            return True
-        if ref in self.failures:  # versions are immutable: what failed once fails again
-            return False
-        began = time.monotonic()
+    async def _sync_model(self, name: str, listing: Listing) -> None:
+        loaded, there = self._models.get(name, {}), listing.of(name)
+        for number, one in loaded.items():
+            one.missing = 0 if number in there or name in listing.unreadable else one.missing + 1
+        candidates = set(there) | {number for number, one in loaded.items() if one.missing < ABSENT_LOOKS}
+        wanted: set[int] = set()
+        for number in sorted(candidates, reverse=True):
+            if len(wanted) < self.keep and await self._have(ModelRef(name, number), there=number in there):
+                wanted.add(number)
+        self._retire(name, wanted)
+
+    async def _have(self, ref: ModelRef, *, there: bool) -> bool:
+        """Is ``ref`` loaded, from the files that lie ``there`` now, or can it be?"""
+        loaded = self._models.get(ref.name, {}).get(ref.version)
+        if not there:
+            return loaded is not None
         folder = self.root / ref.name / str(ref.version)
+        files = await asyncio.get_running_loop().run_in_executor(self.executor, fingerprint, folder)
+        if loaded is not None and loaded.files == files:
+            self._failures.pop(ref, None)
+            return True
+        failure = self._failures.get(ref)
+        if failure is not None and failure.files == files and self.clock() < failure.retry_at:
+            return loaded is not None
+        return await self._load(ref, folder, files) or loaded is not None
+
+    async def _load(self, ref: ModelRef, folder: Path, files: Fingerprint) -> bool:
+        began = self.clock()
         try:
             engine = await asyncio.get_running_loop().run_in_executor(self.executor, self.loader, folder)
         except Exception as error:
-            self.failures[ref] = str(error)
-            expected = isinstance(error, ServiceError)
-            log.error("%s does not load and is left out: %s", ref, error, exc_info=None if expected else error)
+            self._failed(ref, files, error)
             return False
-        seconds = time.monotonic() - began
-        self._models.setdefault(ref.name, {})[ref.version] = _Loaded(engine)
+        self._failures.pop(ref, None)
+        versions = self._models.setdefault(ref.name, {})
+        if ref.version in versions:
+            log.info("%s was published again under its number; it replaces what ran", ref)
+            self._close_later(versions[ref.version])
+        versions[ref.version] = _Loaded(engine, files)
+        seconds = self.clock() - began
         self.metrics.load_seconds.labels(ref.name, ref.version).set(seconds)
         self.metrics.token_budget.labels(ref.name, ref.version).set(engine.budget)
-        log.info("%s loaded and warm in %.2f s, %d tokens a step", ref, seconds, engine.budget)
+        self.metrics.precision.labels(ref.name, ref.version, engine.precision).set(1)
+        log.info("%s loaded and warm in %.2f s: %s, %d tokens a step", ref, seconds, engine.precision, engine.budget)
         return True
+
+    def _failed(self, ref: ModelRef, files: Fingerprint, error: Exception) -> None:
+        """It is tried again when a file of it changes, and now and then: it may be half copied, or a disk was away."""
+        before = self._failures.get(ref)
+        tries = before.tries + 1 if before is not None and before.files == files else 1
+        pause = min(LONGEST_RETRY, FIRST_RETRY * 2 ** (tries - 1))
+        self._failures[ref] = _Failure(str(error), files, tries, self.clock() + pause)
+        self.metrics.load_failures.labels(ref.name).inc()
+        expected = isinstance(error, ServiceError)
+        log.error(
+            "%s does not load: %s. Tried again when its files change, or in %.0f s", ref, error, pause,
+            exc_info=None if expected else error,
+        )  # fmt: skip
 
     def _retire(self, name: str, wanted: set[int]) -> None:
         loaded = self._models.get(name, {})
         for number in loaded.keys() - wanted:
-            task = asyncio.create_task(self._close(loaded.pop(number)))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._close_later(loaded.pop(number))
+            self.metrics.forget(ModelRef(name, number))
         if not loaded:
             self._models.pop(name, None)
+
+    def _close_later(self, loaded: _Loaded) -> None:
+        task = asyncio.create_task(self._close(loaded))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     @staticmethod
     async def _close(loaded: _Loaded) -> None:
@@ -139,9 +197,13 @@ class Registry:
             return loaded[max(loaded) if version is None else version]
         if not self.synced:
             raise Unavailable("the models are still being loaded; try again in a moment")
-        what = f"model {name!r}" if version is None else f"version {version} of model {name!r}"
+        raise self.not_found(name, version)
+
+    def not_found(self, name: str, version: int | None = None) -> ModelNotFound:
+        """The one message for a model that is not there: what there is, and why this one is not."""
+        what = f"model {name[:100]!r}" if version is None else f"version {version} of model {name[:100]!r}"
         failed = [f"{ref}: {why}" for ref, why in self.failures.items() if ref.name == name]
-        raise ModelNotFound(
+        return ModelNotFound(
             f"no {what}; {self._listing()}" + (f" (failed to load: {'; '.join(failed)})" if failed else "")
         )
 
@@ -159,3 +221,4 @@ class Registry:
         for engine in self.engines():
             engine.close()
         self._models.clear()
+        self.executor.shutdown(wait=False, cancel_futures=True)

@@ -1,32 +1,35 @@
-"""What a device is asked before a model serves: how many tokens make a full step, and after how few layers to look up.
+"""What is measured before a model serves: how many tokens make a full step, and after how few layers to look up.
 
 Layers are alike, so a few of them tell of all, and every size is timed several times in turn: what disturbs the machine
-for a moment then meets one timing of each, and not all of one.
+for a moment then meets one timing of each, and not all of one.  Each timing is a slice of its own in the device's
+thread, so that what is served meanwhile waits for one of them at most.
 """
 
 import itertools
 import math
 import time
 from collections.abc import Callable, Sequence as Seq
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from service.errors import OutOfMemory
 from service.runtime.providers import Device
-from service.serving.admission import CostModel
+from service.serving.cost import CostModel
 from service.serving.stepping import Stepping
 from service.types import Sequence
 
 Clock = Callable[[], float]
-NEARLY = 0.95  # of the best rate is as good as the best
-STEPPING = 0.02  # of the time of a pass is what looking up between its layers may cost
-LEAST = 0.0002  # seconds that a look costs at least: under load the interpreter has to be taken back from the loop
+Run = Callable[[Callable[[], Any]], Any]
+GOOD_ENOUGH = 0.95  # of the best rate is as good as the best
+CHECKING = 0.02  # of the time of all layers is what looking up between them may cost
+MIN_CHECK_COST = 0.0002  # seconds: under load the interpreter has to be taken back from the event loop
 SMALLEST, LARGEST = 16, {"cpu": 512, "cuda": 32_768}  # tokens
 # No budget below this: a paragraph is a step of so many anyway, and a busy moment of the machine must not decide more.
 FLOOR = {"cpu": 128, "cuda": 1024}
 ROUNDS = 2
-SEEN = 0.002  # seconds that the shortest timing should take, for what shares the processor with it not to decide it
+MIN_MEASURED = 0.002  # seconds that the shortest timing should take, or what shares the processor with it decides it
 
 
 class Warmable(Protocol):
@@ -36,20 +39,38 @@ class Warmable(Protocol):
     @property
     def max_length(self) -> int: ...
 
-    def walk(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
-        """Through the first ``depth`` layers and the head, nobody leaving early, ``piece`` layers at a time."""
+    def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
+        """Through the first ``depth`` layers and the head, none leaving early."""
 
 
-def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_counter) -> int:
+@dataclass(frozen=True, slots=True)
+class _Timer:
+    """Times runs of ``engine`` on the device."""
+
+    engine: Warmable
+    run: Run
+    clock: Clock
+
+    def __call__(self, rows: Seq[Sequence], depth: int, check_interval: int) -> float:
+        def timed() -> float:
+            began = self.clock()
+            self.engine.profile_run(rows, depth, check_interval)
+            return self.clock() - began
+
+        return float(self.run(timed))
+
+
+def measure_budget(engine: Warmable, device: Device, run: Run, clock: Clock = time.perf_counter) -> int:
     """Time steps of growing size, teach the cost model, and return the smallest budget that is about as fast as any."""
-    depth = _depth(engine, clock)
+    time_of = _Timer(engine, run, clock)
+    depth = _depth(engine, time_of)
     seconds: dict[int, float] = {}
     sizes = itertools.takewhile(lambda size: size <= LARGEST[device.kind], (SMALLEST << n for n in itertools.count()))
     for size in sizes:
         rows = _rows(size, engine.max_length)
         try:
-            engine.walk(rows, depth, depth)  # the first run of a shape pays for memory and for choosing kernels
-            seconds[size] = _time(engine, rows, depth, depth, clock)
+            time_of(rows, depth, depth)  # the first run of a shape pays for memory and for choosing kernels
+            seconds[size] = time_of(rows, depth, depth)
         except OutOfMemory:
             if not seconds:
                 raise
@@ -58,7 +79,7 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
             break
     rates: dict[int, float] = {}
     for size in [*seconds] * ROUNDS:
-        seconds[size] = min(seconds[size], _time(engine, _rows(size, engine.max_length), depth, depth, clock))
+        seconds[size] = min(seconds[size], time_of(_rows(size, engine.max_length), depth, depth))
     for size, best in seconds.items():
         ran = sum(map(len, _rows(size, engine.max_length)))  # rows of a short model do not always add up to the size
         engine.cost.observe(ran * depth / engine.stepping.layers, best)
@@ -66,38 +87,44 @@ def measure_budget(engine: Warmable, device: Device, clock: Clock = time.perf_co
     return choose_budget(rates, FLOOR[device.kind])
 
 
-def measure_layers(engine: Warmable, budget: int, clock: Clock = time.perf_counter) -> int:
+def measure_layers(engine: Warmable, budget: int, run: Run, clock: Clock = time.perf_counter) -> int:
     """After how few layers of a full step it costs next to nothing to look up."""
     layers = engine.stepping.layers
     if layers == 1:
         return 1
+    time_of = _Timer(engine, run, clock)
     few = _rows(2, engine.max_length)  # the price does not depend on the size, and shows best beside little work
-    engine.walk(few, layers, 1)
-    at_once, apart = (min(_time(engine, few, layers, piece, clock) for _ in range(2 * ROUNDS)) for piece in (layers, 1))
-    price = max(LEAST, (apart - at_once) / (layers - 1))
+    time_of(few, layers, 1)
+    at_once, apart = (min(time_of(few, layers, every) for _ in range(2 * ROUNDS)) for every in (layers, 1))
+    price = max(MIN_CHECK_COST, (apart - at_once) / (layers - 1))
     layer = engine.cost.seconds(budget, budget) / layers
-    return min(layers, max(1, math.ceil(price / (STEPPING * layer)))) if layer else 1
+    return min(layers, max(1, math.ceil(price / (CHECKING * layer)))) if layer else 1
 
 
-def _depth(engine: Warmable, clock: Clock) -> int:
+def as_fast(one: Warmable, other: Warmable, run: Run, clock: Clock = time.perf_counter) -> bool:
+    """Is ``one`` at least as fast as ``other``, on a paragraph?  Timed in turn."""
+    timers = [_Timer(engine, run, clock) for engine in (one, other)]
+    rows, layers = _rows(FLOOR["cpu"], one.max_length), one.stepping.layers
+    for time_of in timers:
+        time_of(rows, layers, layers)
+    rounds = [[time_of(rows, layers, layers) for time_of in timers] for _ in range(2 * ROUNDS)]
+    first, second = (min(times) for times in zip(*rounds, strict=True))
+    return bool(first <= second)
+
+
+def _depth(engine: Warmable, time_of: _Timer) -> int:
     """As few layers as can be timed well in the smallest step."""
     rows, layers = _rows(SMALLEST, engine.max_length), engine.stepping.layers
-    engine.walk(rows, layers, layers)
-    one = max(1e-9, min(_time(engine, rows, 1, 1, clock) for _ in range(ROUNDS)))
-    return min(layers, math.ceil(SEEN / one))
-
-
-def _time(engine: Warmable, rows: Seq[Sequence], depth: int, piece: int, clock: Clock) -> float:
-    began = clock()
-    engine.walk(rows, depth, piece)
-    return clock() - began
+    time_of(rows, layers, layers)
+    one = max(1e-9, min(time_of(rows, 1, 1) for _ in range(ROUNDS)))
+    return min(layers, math.ceil(MIN_MEASURED / one))
 
 
 def choose_budget(rates: dict[int, float], floor: int = 1) -> int:
     """The smallest size, of ``floor`` or more, whose rate (tokens per second) is nearly the best of those."""
     large = {size: rate for size, rate in rates.items() if size >= min(floor, max(rates))}
     best = max(large.values())
-    return min(size for size, rate in large.items() if rate >= NEARLY * best)
+    return min(size for size, rate in large.items() if rate >= GOOD_ENOUGH * best)
 
 
 def _flat(rates: dict[int, float]) -> bool:

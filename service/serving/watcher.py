@@ -1,4 +1,4 @@
-"""Looks at the repository from time to time and has the registry follow it."""
+"""Looks at the repository from time to time and has the registry keep up with it."""
 
 import asyncio
 import contextlib
@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def following(registry: Registry, seconds: float) -> AsyncIterator[None]:
-    """Load what there is, in the background, then look again every ``seconds``; 0 looks once."""
-    task = asyncio.create_task(_follow(registry, seconds), name="repository watcher")
+async def watch(registry: Registry, seconds: float, now: asyncio.Event) -> AsyncIterator[None]:
+    """Load what there is, in the background, then look again every ``seconds`` (0: never) and when ``now`` is set."""
+    task = asyncio.create_task(_watch(registry, seconds, now), name="repository watcher")
     try:
         yield
     finally:
@@ -22,12 +22,14 @@ async def following(registry: Registry, seconds: float) -> AsyncIterator[None]:
             await task
 
 
-async def _follow(registry: Registry, seconds: float) -> None:
+async def _watch(registry: Registry, seconds: float, now: asyncio.Event) -> None:
     while True:
+        now.clear()
         try:
             await registry.sync()
         except Exception:
+            registry.metrics.repository_failures.inc()
             log.exception("looking at the model repository failed, which is a bug; it is looked at again")
-        if not seconds:
-            return
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds or None):
+                await now.wait()

@@ -16,7 +16,7 @@ Kind = Literal["confidence", "window"]
 
 
 @dataclass(frozen=True, slots=True)
-class Opinion:
+class ExitSignal:
     """What the head says at one depth: ``choice`` (a label, or a first and a last token) and how sure it is, 0 to 1."""
 
     choice: tuple[int, ...]
@@ -32,31 +32,31 @@ class ExitPolicy:
     first: int = 1
     window: int = 1
 
-    def leaves(self, heard: Seq[Opinion], depth: int) -> bool:
-        """May a sequence leave at ``depth``?  ``heard`` are the opinions up to there, the last ``window`` or more."""
-        if depth < self.first or len(heard) < self.window:
+    def leaves(self, exit_history: Seq[ExitSignal], depth: int) -> bool:
+        """May a sequence leave at ``depth``?  ``exit_history`` holds the signals up to there, at least ``window``."""
+        if depth < self.first or len(exit_history) < self.window:
             return False
-        recent = heard[-self.window :]
+        recent = exit_history[-self.window :]
         agreed = all(one.choice == recent[-1].choice for one in recent)
         return agreed and all(one.confidence >= self.threshold for one in recent)
 
-    def depth(self, opinions: Seq[Opinion]) -> int:
+    def depth(self, exit_signals: Seq[ExitSignal]) -> int:
         """The depth at which a sequence leaves, given those of all depths; the last one where it never may."""
-        leaving = (depth for depth in range(1, len(opinions)) if self.leaves(opinions[:depth], depth))
-        return next(leaving, len(opinions))
+        leaving = (depth for depth in range(1, len(exit_signals)) if self.leaves(exit_signals[:depth], depth))
+        return next(leaving, len(exit_signals))
 
 
-def opinions(logits: Seq[Floats], temperature: float = 1.0) -> list[Opinion]:
+def exit_signals(logits: Seq[Floats], temperature: float = 1.0) -> list[ExitSignal]:
     """Of each row's logits; those of a classifier all at once."""
     if logits[0].ndim != 1:
-        return [opinion(one, temperature) for one in logits]
+        return [exit_signal(one, temperature) for one in logits]
     scaled = np.stack(logits).astype(np.float64) / temperature
     confidence = 1 / np.exp(scaled - scaled.max(axis=1, keepdims=True)).sum(axis=1)
     choices = scaled.argmax(axis=1).tolist()
-    return [Opinion((choice,), sure) for choice, sure in zip(choices, confidence.tolist(), strict=True)]
+    return [ExitSignal((choice,), sure) for choice, sure in zip(choices, confidence.tolist(), strict=True)]
 
 
-def opinion(logits: Floats, temperature: float = 1.0) -> Opinion:
+def exit_signal(logits: Floats, temperature: float = 1.0) -> ExitSignal:
     """Of a classifier's logits (labels,), or a reader's (tokens, 2): its two choices are as sure as their product."""
     columns = [logits] if logits.ndim == 1 else [logits[:, 0], logits[:, 1]]
     choices, confidence = [], 1.0
@@ -64,4 +64,4 @@ def opinion(logits: Floats, temperature: float = 1.0) -> Opinion:
         scaled = column.astype(np.float64) / temperature
         choices.append(int(scaled.argmax()))
         confidence /= float(np.exp(scaled - scaled.max()).sum())
-    return Opinion(tuple(choices), confidence)
+    return ExitSignal(tuple(choices), confidence)

@@ -34,9 +34,13 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
+    """``places`` says which of the caller's documents each of ``documents`` is; ``blank`` ones are left out."""
+
     texts: list[str]
     documents: list[Tokens]
     windows: list[Window]
+    places: list[int]
+    blank: list[int]
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -81,7 +85,8 @@ class QuestionAnswering:
     temperature: float = 1.0
 
     def encode(self, question: str, documents: Seq[str]) -> EncodedQuestion:
-        """InvalidRequest for a text without any token; TextTooLong for a question that leaves documents no room."""
+        """InvalidRequest for a question, or documents, without any token; TextTooLong for a question that leaves
+        documents no room.  A blank document among others is left out."""
         asked = self.tokenizer.encode(question)
         if not len(asked):
             raise InvalidRequest("the question is empty, or holds nothing that the model has a token for")
@@ -92,17 +97,19 @@ class QuestionAnswering:
                 f"the question has {len(asked)} tokens, which leaves no room for a document in the "
                 f"{self.max_length} tokens that the model sees: shorten it"
             )
-        tokens = [self.tokenizer.encode(document) for document in documents]
-        for index, document in enumerate(tokens):
-            if not len(document):
-                raise InvalidRequest(f"document {index} is empty, or holds nothing that the model has a token for")
+        every = [self.tokenizer.encode(document) for document in documents]
+        places = [index for index, document in enumerate(every) if len(document)]
+        if not places:
+            raise InvalidRequest("the documents are empty, or hold nothing that the model has a token for")
+        tokens = [every[index] for index in places]
         step = room - min(self.overlap, room // 2)
         windows = [
             Window(index, start, len(part := document.part(start, start + room)), self._frame(asked, part))
             for index, document in enumerate(tokens)
             for start in _starts(len(document), room, step)
         ]
-        return EncodedQuestion(list(documents), tokens, windows)
+        blank = [index for index, document in enumerate(every) if not len(document)]
+        return EncodedQuestion([documents[index] for index in places], tokens, windows, places, blank)
 
     def _frame(self, asked: Tokens, part: Tokens) -> Sequence:
         return self.tokenizer.frame(asked.ids, part.ids)
@@ -211,4 +218,4 @@ def _answer(encoded: EncodedQuestion, document: int, first: int, last: int, scor
     # SentencePiece counts the space before a word to the word.
     start += len(text[start:end]) - len(text[start:end].lstrip())
     end -= len(text[start:end]) - len(text[start:end].rstrip())
-    return Answer(text[start:end], score, start, end, document)
+    return Answer(text[start:end], score, start, end, encoded.places[document])

@@ -7,16 +7,18 @@ stay with the tokens through cutting and windowing.
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
 
 from service.errors import InvalidRequest
 from service.types import Ints, Sequence
+
+Definition = dict[str, Any]  # tokenizer.json
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,42 +36,39 @@ class Tokens:
 
 
 class Tokenizer:
-    """Tokenizes and frames.  Safe to call from several threads: each gets a copy of its own.
+    """Tokenizes and frames.  Safe to call from several threads: nothing in ``engine`` is ever changed.
 
     ``cls`` and ``sep`` are the ids of the two tokens that frame a text.
     """
 
-    def __init__(self, definition: str, *, cls: int, sep: int) -> None:
-        self._definition = definition
-        self._local = threading.local()
-        # Made here, where loading blocks nobody: one for the event loop and one for the thread of long texts.
-        self._spare = [tokenizers.Tokenizer.from_str(definition) for _ in range(2)]
+    def __init__(self, engine: tokenizers.Tokenizer, *, cls: int, sep: int) -> None:
+        self._engine = engine
         self._cls = cls
         self._sep = sep
 
     @classmethod
     def from_file(cls, path: Path, *, cls_token: str = "[CLS]", sep_token: str = "[SEP]") -> "Tokenizer":
         """Read ``tokenizer.json``.  ValueError if it is not one or lacks the framing tokens."""
-        definition = _without_cutting(path.read_text(encoding="utf-8"))
-        engine = tokenizers.Tokenizer.from_str(definition)
-        cls_id, sep_id = engine.token_to_id(cls_token), engine.token_to_id(sep_token)
-        if cls_id is None or sep_id is None:
-            raise ValueError(f"{path.name} has no {cls_token} or no {sep_token} token, which ALBERT frames texts with")
-        return cls(definition, cls=cls_id, sep=sep_id)
+        return cls.from_bytes(path.read_bytes(), path.name, cls_token=cls_token, sep_token=sep_token)
 
-    @property
-    def _engine(self) -> tokenizers.Tokenizer:
-        # One object a thread: the Rust side refuses to be borrowed twice (tokenizers issue 537).
-        if not hasattr(self._local, "engine"):
-            spare = self._spare.pop() if self._spare else tokenizers.Tokenizer.from_str(self._definition)
-            self._local.engine = spare
-        engine: tokenizers.Tokenizer = self._local.engine
-        return engine
+    @classmethod
+    def from_bytes(
+        cls, content: bytes, name: str, *, cls_token: str = "[CLS]", sep_token: str = "[SEP]"
+    ) -> "Tokenizer":
+        """The same of the ``content`` of a file that was called ``name``."""
+        definition = json.loads(content.decode("utf-8"))
+        given = tokenizers.Tokenizer.from_str(json.dumps(definition))
+        cls_id, sep_id = given.token_to_id(cls_token), given.token_to_id(sep_token)
+        if cls_id is None or sep_id is None:
+            raise ValueError(f"{name} has no {cls_token} or no {sep_token} token, which ALBERT frames texts with")
+        ordinary = _without_special(_without_cutting(definition), {cls_token, sep_token})
+        return cls(tokenizers.Tokenizer.from_str(json.dumps(ordinary)), cls=cls_id, sep=sep_id)
 
     def encode(self, text: str) -> Tokens:
         """The tokens of ``text`` without a frame.  InvalidRequest where it is not valid Unicode."""
         with _well_formed():
-            encoding = self._engine.encode(text, add_special_tokens=False)
+            # In a batch of one, for alone it would keep the interpreter for itself.
+            (encoding,) = self._engine.encode_batch([text], add_special_tokens=False)
         offsets = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
         return Tokens(np.array(encoding.ids, dtype=np.int32), offsets)
 
@@ -100,12 +99,33 @@ def _well_formed() -> Iterator[None]:
         ) from error
 
 
-def _without_cutting(definition: str) -> str:
+def _without_cutting(definition: Definition) -> Definition:
     """A saved tokenizer may cut and pad by itself; ours must not, for a cut that nobody reports is a wrong answer."""
-    parsed = json.loads(definition)
-    parsed["truncation"] = None
-    parsed["padding"] = None
-    return json.dumps(parsed, ensure_ascii=False)
+    return definition | {"truncation": None, "padding": None}
+
+
+def _without_special(definition: Definition, framing: set[str]) -> Definition:
+    """The same with control tokens that no text can write: "[SEP]" typed by a user is five ordinary characters.
+
+    They are no added tokens any more, which are cut out of a text before all else; and in the vocabulary they get a
+    name with a space in it, which no piece of a text has.
+    """
+    added = definition.get("added_tokens") or []
+    special = framing | {token["content"] for token in added if token.get("special")}
+    model = dict(definition["model"])
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, dict):
+        model["vocab"] = {_hidden(piece, special): number for piece, number in vocabulary.items()}
+    else:
+        model["vocab"] = [[_hidden(piece, special), score] for piece, score in vocabulary]
+    if model.get("unk_token"):
+        model["unk_token"] = _hidden(model["unk_token"], special)
+    kept = [token for token in added if token["content"] not in special]
+    return definition | {"added_tokens": kept, "model": model, "post_processor": None}
+
+
+def _hidden(piece: str, special: set[str]) -> str:
+    return f" {piece}" if piece in special else piece
 
 
 def cut_pair(first: Ints, second: Ints, room: int) -> tuple[Ints, Ints]:

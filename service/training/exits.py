@@ -10,7 +10,7 @@ from tqdm import tqdm
 from service.errors import QualityError
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
-from service.tasks.exits import ExitPolicy, Opinion, opinion
+from service.tasks.exits import ExitPolicy, ExitSignal, exit_signal
 from service.training import splits
 from service.training.pictures import draw_exits
 from service.training.predictors import (
@@ -91,7 +91,7 @@ class _Trial:
     gold: list[Any]
     rows: list[Sequence]
     logits: list[list[Floats]]
-    opinions: list[list[Opinion]]  # by row and depth
+    exit_signals: list[list[ExitSignal]]  # by row and depth
 
     @classmethod
     def of(cls, engine: Engine, source: str) -> "_Trial":
@@ -106,15 +106,17 @@ class _Trial:
             gold = [[text for text, _ in question.answers] for question in asked]
         rows = [row for item in encoded for row in item.sequences]
         logits = run_depths(engine, rows)
-        heard = [[opinion(one, engine.manifest.temperature) for one in depths] for depths in zip(*logits, strict=True)]
-        return cls(engine, encoded, gold, rows, logits, heard)
+        exit_history = [
+            [exit_signal(one, engine.manifest.temperature) for one in depths] for depths in zip(*logits, strict=True)
+        ]
+        return cls(engine, encoded, gold, rows, logits, exit_history)
 
     @property
     def layers(self) -> int:
         return len(self.logits)
 
     def measure(self, policy: ExitPolicy) -> Point:
-        depths = [policy.depth(heard) for heard in self.opinions]
+        depths = [policy.depth(exit_history) for exit_history in self.exit_signals]
         return Point(policy, self.score(depths), self.mean_depth(depths))
 
     def mean_depth(self, depths: Seq[int]) -> float:
@@ -142,10 +144,10 @@ def run_depths(engine: Engine, rows: Seq[Sequence]) -> list[list[Floats]]:
     with tqdm(total=len(rows), desc="every depth", unit=" rows", leave=False) as bar:
         for step in steps(rows, max(engine.budget, 128)):
             pack = model.pack([rows[index] for index in step])
-            hidden = model.begin(pack)
+            hidden = model.embed(pack)
             for depth in range(model.depth):
                 hidden = model.advance(hidden, pack, 1)
-                for index, logits in zip(step, model.finish(hidden, pack), strict=True):
+                for index, logits in zip(step, model.head(hidden, pack), strict=True):
                     found[depth][index] = logits
             bar.update(len(step))
     return found

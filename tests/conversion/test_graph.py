@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -15,11 +15,13 @@ from service.conversion.pipeline import Options, draft, write_weights
 from service.conversion.precision import staged_engine, write_graphs
 from service.conversion.verify import verify
 from service.runtime.packing import Pack
+from service.runtime.processor import assumed
 from service.serving.engine import Engine
 from tests.checkpoints import TINY, save_checkpoint
 from tests.fakes import row
 
 CLASSIFIER, READER, PRETRAINED = "AlbertForSequenceClassification", "AlbertForQuestionAnswering", "AlbertForPreTraining"
+INT8 = Target("cpu", "int8", LAYER_MATRICES)
 SHAPES: list[dict[str, Any]] = [
     {},
     {"num_hidden_groups": 3},
@@ -114,8 +116,8 @@ def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "checkpoint", num_hidden_layers=5, num_hidden_groups=2)
     engine = converted(checkpoint, tmp_path / "files")
     pack = Pack.of([row(5), row(9), row(2)])
-    whole = engine.model.advance(engine.model.begin(pack), pack, 5)
-    stepped = engine.model.begin(pack)
+    whole = engine.model.advance(engine.model.embed(pack), pack, 5)
+    stepped = engine.model.embed(pack)
     for layers in (1, 3, 1):
         stepped = engine.model.advance(stepped, pack, layers)
 
@@ -128,7 +130,7 @@ def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:
 def test_eight_bits_stay_near_the_floats(tmp_path: Path, shape: dict[str, Any], half: bool) -> None:
     checkpoint = save_checkpoint(tmp_path / "checkpoint", half=half, **shape)
     floats = converted(checkpoint, tmp_path / "floats")
-    bits = converted(checkpoint, tmp_path / "bits", Target("cpu", "int8", LAYER_MATRICES))
+    bits = converted(checkpoint, tmp_path / "bits", INT8)
     rows = [row(length, length) for length in (3, 9, 30)]
 
     for wanted, found in zip(floats.run(rows), bits.run(rows), strict=True):
@@ -136,8 +138,37 @@ def test_eight_bits_stay_near_the_floats(tmp_path: Path, shape: dict[str, Any], 
         assert (found != wanted).any()
 
 
+@pytest.mark.parametrize("features", ["none", "vnni"])
+@pytest.mark.parametrize("bits", [7, 8])
+def test_seven_bits_are_served_on_every_processor_eight_where_there_is_vnni(
+    tmp_path: Path, features: str, bits: Literal[7, 8]
+) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint")
+    target = Target("cpu", "int8", LAYER_MATRICES, bits)
+    with assumed(features):
+        engine = converted(checkpoint, tmp_path / "bits", target)
+    floats = converted(checkpoint, tmp_path / "floats").run([row(9)])[0]
+
+    served = "int8" if bits == 7 or features == "vnni" else "float32"
+    assert engine.precision == served
+    assert (engine.run([row(9)])[0] != floats).any() == (served == "int8")
+
+
+def test_no_weight_of_seven_bits_overflows_a_sum_of_two_in_sixteen(tmp_path: Path) -> None:
+    """What processors without VNNI compute: uint8 x int8, two products added in sixteen bits."""
+    converted(save_checkpoint(tmp_path / "c"), tmp_path / "bits", INT8)
+    steps = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(tmp_path / "bits" / "layers.cpu.onnx", load_external_data=False).graph.initializer
+        if tensor.name.endswith("step")
+    }
+
+    assert float(steps["int8.weight_step"]) == pytest.approx(1 / 63)
+    assert 2 * 255 * 63 < 2**15 < 2 * 255 * 127
+
+
 def test_in_eight_bits_too_a_row_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
-    engine = converted(save_checkpoint(tmp_path / "c"), tmp_path / "bits", Target("cpu", "int8", LAYER_MATRICES))
+    engine = converted(save_checkpoint(tmp_path / "c"), tmp_path / "bits", INT8)
     rows = [row(length, length) for length in (5, 12, 40)]
     together = engine.run(rows)
 
@@ -147,7 +178,7 @@ def test_in_eight_bits_too_a_row_does_not_depend_on_its_neighbours(tmp_path: Pat
 
 def test_eight_bits_take_no_room_in_the_file(tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "checkpoint", hidden_size=192, intermediate_size=384)
-    for name, target in (("floats", CPU), ("bits", Target("cpu", "int8", LAYER_MATRICES))):
+    for name, target in (("floats", CPU), ("bits", INT8)):
         converted(checkpoint, tmp_path / name, target)
     sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("floats", "bits")]
 

@@ -27,7 +27,7 @@ def test_rows_lie_end_to_end(lengths: list[int]) -> None:
     assert pack.positions.tolist() == [position for length in lengths for position in range(length)]
     assert pack.lengths.tolist() == lengths
     assert pack.starts.tolist() == [sum(lengths[:index]) for index in range(len(lengths))]
-    assert pack.cumulative.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
+    assert pack.cu_seqlens.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
 
 
 @many
@@ -43,13 +43,13 @@ def test_sizes_are_those_of_the_rows(lengths: list[int]) -> None:
 def test_slots_lay_tokens_out_in_rows_and_tokens_at_takes_them_back(lengths: list[int]) -> None:
     rows = rows_of(lengths)
     pack = Pack.of(rows)
-    laid_out = pack.ids[pack.slots]  # (rows, longest)
+    laid_out = pack.ids[pack.gather_index]  # (rows, longest)
 
     assert laid_out.shape == (len(lengths), max(lengths))
     for row, of_row in zip(rows, laid_out, strict=True):
         assert of_row[: len(row)].tolist() == row.ids.tolist()
         assert set(of_row.tolist()) == set(row.ids.tolist())  # past its end a row sees nothing of another
-    assert laid_out.reshape(-1)[pack.tokens_at].tolist() == pack.ids.tolist()
+    assert laid_out.reshape(-1)[pack.scatter_index].tolist() == pack.ids.tolist()
 
 
 @many
@@ -62,7 +62,7 @@ def test_token_offset_names_the_places_of_tokens_then_those_of_padding(lengths: 
 
     assert pack.token_offset.shape == (len(lengths), longest)
     assert pack.token_offset.reshape(-1).tolist() == tokens + padding
-    assert pack.cumulative.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
+    assert pack.cu_seqlens.tolist() == [sum(lengths[:index]) for index in range(len(lengths) + 1)]
 
 
 @many
@@ -72,7 +72,7 @@ def test_every_index_is_of_the_type_that_the_graphs_read(lengths: list[int], rou
 
     arrays = (
         pack.ids, pack.positions, pack.types, pack.lengths, pack.starts,
-        pack.slots, pack.tokens_at, pack.token_offset, pack.cumulative,
+        pack.gather_index, pack.scatter_index, pack.token_offset, pack.cu_seqlens,
     )  # fmt: skip
     assert {array.dtype for array in arrays} == {np.dtype(np.int32)}
 

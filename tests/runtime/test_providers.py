@@ -107,23 +107,3 @@ def test_without_a_limit_the_memory_of_cuda_is_its_own_affair(pretend: Any) -> N
 def test_a_device_that_is_none_is_refused_with_what_there_is(wanted: str) -> None:
     with pytest.raises(DeviceError, match="wanted auto, cpu, cuda or cuda:N"):
         choose(wanted)
-
-
-@pytest.mark.parametrize(("most", "wrong"), [(64 * 255 * 127, False), (64 // 2 * 32767, True)])
-def test_a_processor_that_adds_in_sixteen_bits_is_found_out(
-    monkeypatch: pytest.MonkeyPatch, most: int, wrong: bool
-) -> None:
-    class Product:
-        def __init__(self, *args: Any, **facts: Any) -> None: ...
-
-        def run(self, outputs: None, feeds: dict[str, Any]) -> list[Any]:
-            return [np.minimum(feeds["a"].astype(np.int32) @ feeds["b"].astype(np.int32), most)]
-
-    monkeypatch.setattr(ort, "InferenceSession", Product)
-
-    assert providers.saturates.__wrapped__() is wrong
-
-
-def test_what_this_processor_says_does_not_change() -> None:
-    choose("cpu")
-    assert providers.saturates.__wrapped__() is providers.saturates()

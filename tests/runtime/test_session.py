@@ -102,12 +102,12 @@ def test_the_same_row_twice_in_a_batch_has_the_same_logits(model: Model) -> None
 def test_layers_in_steps_are_the_layers_at_once(model: Model, steps: tuple[int, ...]) -> None:
     rows = some_rows(3, 30, 12)
     pack = Pack.of(rows)
-    hidden = model.begin(pack)
+    hidden = model.embed(pack)
     for layers in steps:
         hidden = model.advance(hidden, pack, layers)
 
     assert hidden.depth == model.depth == 3
-    assert difference(model.finish(hidden, pack), model.run(rows)) < NEIGHBOURS
+    assert difference(model.head(hidden, pack), model.run(rows)) < NEIGHBOURS
 
 
 def test_a_round_number_of_tokens_and_states_that_stay_on_the_device_change_no_answer(model: Model) -> None:
@@ -118,20 +118,20 @@ def test_a_round_number_of_tokens_and_states_that_stay_on_the_device_change_no_a
     assert pack.tokens > 45
     model._stays = True
     try:
-        hidden = model.advance(model.begin(pack), pack, 1)
+        hidden = model.advance(model.embed(pack), pack, 1)
         assert not isinstance(hidden.value, np.ndarray)
         states = model.states(hidden, pack)
         assert [len(state) for state in states] == [3, 30, 12]
         on = model.advance(Hidden(pack.join(states), 1), pack, 2)  # as after a step that was interrupted
-        assert difference(model.finish(on, pack), plain) < NEIGHBOURS
-        assert difference(model.finish(on, pack, [2, 0]), [plain[2], plain[0]]) < NEIGHBOURS
+        assert difference(model.head(on, pack), plain) < NEIGHBOURS
+        assert difference(model.head(on, pack, [2, 0]), [plain[2], plain[0]]) < NEIGHBOURS
     finally:
         model._stays = False
 
 
 def test_each_layer_changes_the_hidden_state(model: Model) -> None:
     pack = Pack.of(some_rows(10, 6))
-    states = [model.begin(pack)]
+    states = [model.embed(pack)]
     for _ in range(model.depth):
         states.append(model.advance(states[-1], pack, 1))  # each needs the one before
 

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from service.runtime.providers import choose
 from service.serving.engine import Engine, load
 from service.serving.stepping import Progress, Stepping, advance
-from service.tasks.exits import ExitPolicy, Opinion, opinion
+from service.tasks.exits import ExitPolicy, ExitSignal, exit_signal
 from service.types import Floats, Sequence
 from tests.fakes import row
 
@@ -31,7 +31,7 @@ def some_rows(count: int, seed: int = 0) -> list[Sequence]:
     return [row(int(length), int(first)) for length, first in zip(*draw.integers(5, 30, (2, count)), strict=True)]
 
 
-def walk(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) -> list[Progress]:
+def profile_run(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) -> list[Progress]:
     """Everyone to the end: in each step some of those who share a lane, through as many layers as they may."""
     draw = random.Random(seed)
     state = dict(enumerate(map(Progress, rows)))
@@ -68,19 +68,19 @@ def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int) -
 def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy: ExitPolicy) -> None:
     rows = some_rows(12)
     asked = Stepping(engine.manifest.layers, exits=replace(policy, first=1, threshold=2))  # at every depth
-    heard: list[list[Opinion]] = []
+    exit_history: list[list[ExitSignal]] = []
     for sequence in rows:
         at = Progress(sequence)
         while at.logits is None:
             (at,) = advance(engine.model, asked, [at], 1, lambda: True)
-        heard.append(list(at.heard))
+        exit_history.append(list(at.exit_history))
     stepping = replace(engine.stepping, exits=policy)
     ends = walk(engine, rows, 1, stepping)
 
-    assert [one.depth for one in ends] == [policy.depth(said) for said in heard]
-    for one, said in zip(ends, heard, strict=True):
+    assert [one.depth for one in ends] == [policy.depth(said) for said in exit_history]
+    for one, said in zip(ends, exit_history, strict=True):
         assert one.logits is not None
-        assert opinion(one.logits).choice == said[one.depth - 1].choice
+        assert exit_signal(one.logits).choice == said[one.depth - 1].choice
 
 
 def test_an_engine_that_runs_rows_by_itself_lets_them_leave_too(engine: Engine) -> None:
@@ -95,8 +95,8 @@ def test_an_engine_that_runs_rows_by_itself_lets_them_leave_too(engine: Engine) 
 def test_who_asks_for_full_depth_gets_it_beside_those_who_leave(engine: Engine) -> None:
     rows = some_rows(4)
     stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 0.0))
-    patient, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
-    first = advance(engine.model, stepping, [patient, hasty], 1)
+    without_early_exit, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
+    first = advance(engine.model, stepping, [without_early_exit, hasty], 1)
 
     assert first[1].logits is not None
     assert first[0].logits is None or engine.manifest.layers == 1
@@ -114,8 +114,8 @@ def test_no_step_passes_a_depth_at_which_the_head_must_be_asked(
     end = one.depth + stepping.end([one])
 
     assert one.depth < end <= layers
-    assert stepping.listens(replace(one, depth=end))
-    assert not any(stepping.listens(replace(one, depth=between)) for between in range(one.depth + 1, end))
+    assert stepping.needs_head(replace(one, depth=end))
+    assert not any(stepping.needs_head(replace(one, depth=between)) for between in range(one.depth + 1, end))
     assert early or end == layers
 
 
@@ -150,7 +150,7 @@ def test_it_goes_on_by_itself_where_the_head_was_asked_and_nobody_leaves(engine:
     stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 2.0))
     (ended,) = advance(engine.model, stepping, [Progress(row(9))], 1)
 
-    assert ended.depth == len(ended.heard) == stepping.layers
+    assert ended.depth == len(ended.exit_history) == stepping.layers
 
 
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:

@@ -33,7 +33,7 @@ class Timed:
     def __post_init__(self) -> None:
         self.stepping = Stepping(self.layers)
 
-    def walk(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
+    def profile_run(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
         tokens = sum(map(len, rows))
         if tokens > self.memory:
             raise OutOfMemory("full")

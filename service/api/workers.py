@@ -1,0 +1,230 @@
+"""Several serving processes behind one port, and the one that looks after them.
+
+It answers nothing itself: it binds the port, starts the workers, starts those again that end, with pauses that grow,
+and passes signals on.  SIGHUP replaces them one by one: a new worker is ready before an old one is told to stop.
+"""
+
+import contextlib
+import glob
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from service.errors import ServiceError
+from service.logs import configure
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+TICK = 0.1  # seconds
+STABLE_SECONDS = 60.0  # a worker that lived so long did not fail at its start
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
+READY_SECONDS = 300.0  # for a replacement, before the old one is kept
+USAGE = 78  # exit code of a worker that can never start (EX_CONFIG)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One process.  ``reports`` brings "ready" when it serves."""
+
+    process: Any
+    reports: Connection
+    started: float
+    ready: bool = False
+    stopping: bool = False
+
+    def look(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while self.reports.poll():
+                self.ready = self.reports.recv() == "ready"
+
+
+@dataclass(slots=True)
+class Supervisor:
+    settings: Settings
+    listener: socket.socket
+    metrics_folder: str
+    workers: list[Worker] = field(default_factory=list)
+    _signals: list[int] = field(default_factory=list)
+    _failures: int = 0  # of workers, in a row
+    _start_at: float = 0.0
+    _ever_ready: bool = False
+
+    def run(self) -> int:
+        """Until told to stop; the exit code."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for number in numbers:
+            signal.signal(number, lambda number, frame: self._signals.append(number))
+        for _ in range(self.settings.workers):
+            self._start()
+        while not self._told_to_stop():
+            if code := self._look_after():
+                return self._stop(code)
+            if signal.SIGHUP in self._signals:
+                self._signals.remove(signal.SIGHUP)
+                self._replace_all()
+            time.sleep(TICK)
+        return self._stop(0)
+
+    def _told_to_stop(self) -> bool:
+        return signal.SIGTERM in self._signals or signal.SIGINT in self._signals
+
+    def _start(self) -> Worker:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=work, args=(self.settings, self.listener, theirs), daemon=False)
+        process.start()
+        theirs.close()
+        worker = Worker(process, ours, time.monotonic())
+        self.workers.append(worker)
+        log.info("worker %d started", process.pid)
+        return worker
+
+    def _look_after(self) -> int:
+        """Start again who ended; an exit code where no worker can ever start."""
+        now = time.monotonic()
+        for worker in list(self.workers):
+            worker.look()
+            self._ever_ready = self._ever_ready or worker.ready
+            if worker.process.is_alive():
+                continue
+            self.workers.remove(worker)
+            self._bury(worker)
+            if worker.stopping:
+                continue
+            if worker.process.exitcode == USAGE and not self._ever_ready:
+                return 1
+            self._failures = 1 if now - worker.started > STABLE_SECONDS else self._failures + 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
+            self._start_at = now + pause
+            log.error(
+                "worker %d ended with %s; another is started in %.1f s. Its own log says why; after a signal 9 look "
+                "for memory, after many of them for a full disk in %s", worker.process.pid, worker.process.exitcode,
+                pause, tempfile.gettempdir(),
+            )  # fmt: skip
+        missing = self.settings.workers - sum(not worker.stopping for worker in self.workers)
+        if missing > 0 and now >= self._start_at:
+            for _ in range(missing):
+                self._start()
+        return 0
+
+    def _bury(self, worker: Worker) -> None:
+        """What a dead worker's files say of now is not true any more; what it counted stays."""
+        worker.process.join()
+        worker.reports.close()
+        pid = worker.process.pid
+        with contextlib.suppress(OSError, ValueError):
+            lost = 0 if worker.stopping else in_flight(self.metrics_folder, pid)
+            record(lost, restarts=0 if worker.stopping else 1)
+            for path in glob.glob(os.path.join(self.metrics_folder, f"gauge_*_{pid}.db")):
+                os.remove(path)
+
+    def _replace_all(self) -> None:
+        log.info("SIGHUP: replacing %d workers, one by one", len(self.workers))
+        for old in [worker for worker in self.workers if not worker.stopping]:
+            new = self._start()
+            if not self._wait_until_ready(new):
+                log.error("the new worker is not ready; the old ones go on")
+                new.stopping = True
+                new.process.terminate()
+                return
+            old.stopping = True
+            old.process.terminate()
+        log.info("all workers are replaced; the old ones end what runs")
+
+    def _wait_until_ready(self, worker: Worker) -> bool:
+        until = time.monotonic() + READY_SECONDS
+        while time.monotonic() < until and not self._told_to_stop() and worker.process.is_alive():
+            worker.look()
+            if worker.ready:
+                return True
+            time.sleep(TICK)
+        return False
+
+    def _stop(self, code: int) -> int:
+        """All workers end what runs.  This process holds the port no longer: who comes later is refused, not kept."""
+        for worker in self.workers:
+            worker.process.terminate()
+        self.listener.close()
+        limit = self.settings.shutdown_delay_seconds + self.settings.drain_seconds + 15
+        until, told = time.monotonic() + limit, len(self._signals)
+        while any(worker.process.is_alive() for worker in self.workers) and time.monotonic() < until:
+            if len(self._signals) > told:  # told once more: they are, too
+                told = len(self._signals)
+                for worker in self.workers:
+                    worker.process.terminate()
+            time.sleep(TICK)
+        for worker in self.workers:
+            if worker.process.is_alive():
+                log.error("worker %d does not end; it is killed", worker.process.pid)
+                worker.process.kill()
+            worker.process.join()
+            code = code or (0 if worker.process.exitcode in (0, -signal.SIGTERM) else 1)
+        return code
+
+
+def work(settings: Settings, listener: socket.socket, reports: Connection) -> None:
+    """The whole of one worker process."""
+    configure(settings.log_level, settings.log_format)
+    from service.api import server
+    from service.api.app import choose_device
+
+    def ready() -> None:
+        with contextlib.suppress(OSError):
+            reports.send("ready")
+
+    try:
+        code = server.run(settings, choose_device(settings), listener, ready)
+    except ServiceError as error:
+        log.error("%s", error.message)
+        code = USAGE
+    raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def metrics_folder() -> Iterator[str]:
+    """Where the processes write their metrics.  Set before the client library is imported."""
+    try:
+        folder = tempfile.mkdtemp(prefix="albert-serve-metrics-")
+    except OSError as error:
+        raise ServiceError(
+            f"no folder for the metrics of the workers: {error.strerror}. Free some of the disk, or set TMPDIR."
+        ) from error
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+    try:
+        yield folder
+    finally:
+        del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def in_flight(folder: str, pid: int) -> int:
+    """The requests that the dead process ``pid`` had in work, by its own gauge."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    path = os.path.join(folder, f"gauge_livesum_{pid}.db")
+    values = MmapedDict.read_all_values_from_file(path)  # type: ignore[no-untyped-call]
+    return int(sum(value for key, value, *_ in values if '"albert_requests_in_flight"' in key))
+
+
+def record(lost: int, restarts: int) -> None:
+    """In this process' own metrics, which a scrape of any worker adds up."""
+    from prometheus_client import CollectorRegistry
+
+    from service.metrics import Metrics
+
+    global _metrics
+    _metrics = _metrics or Metrics(CollectorRegistry())
+    _metrics.lost_requests.inc(lost)
+    _metrics.worker_restarts.inc(restarts)
+
+
+_metrics: Any = None

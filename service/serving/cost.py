@@ -1,0 +1,60 @@
+"""What a batch step costs, from the steps that ran: time = per_step + per_token x tokens.
+
+A token counts as one when it goes through all layers, and as a part of one in a step of some of them.  The machine
+stalls now and then, so no step counts for more than one of many: steps are sorted into classes of size, and the lower
+quartile of the last few in each class says what such a step takes.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+RECENT = 15  # steps of a class that are remembered
+STALE = 300  # steps after which a class that had none of them is not asked any more
+QUARTILE = 0.25
+
+
+def quantile(values: Iterable[float], share: float) -> float:
+    """The value that ``share`` of ``values`` lie below, or the nearest that there is."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class CostModel:
+    """Learns from one thread, asked from any.  Never gives a token away for nothing once a step was seen."""
+
+    def __init__(self) -> None:
+        self._classes: dict[int, deque[tuple[float, float]]] = {}  # size class -> (tokens, seconds a token)
+        self._typical: dict[int, tuple[float, float, int]] = {}  # size class -> (tokens, seconds, when it was seen)
+        self._seen = 0
+        # Replaced as one: the device's thread learns while the loop asks.
+        self.coefficients: tuple[float, float] = (0.0, 0.0)
+
+    def observe(self, tokens: float, seconds: float) -> None:
+        """A step that did its work at the first try; any other teaches nothing."""
+        if tokens <= 0 or seconds <= 0:
+            return
+        self._seen += 1
+        size = round(2 * math.log2(tokens))
+        steps = self._classes.setdefault(size, deque(maxlen=RECENT))
+        steps.append((tokens, seconds / tokens))
+        middle = sum(tokens for tokens, _ in steps) / len(steps)
+        self._typical[size] = (middle, middle * quantile((rate for _, rate in steps), QUARTILE), self._seen)
+        self.coefficients = self._fit()
+
+    def _fit(self) -> tuple[float, float]:
+        """The rate of the class that runs at the best one; what smaller steps take above it is the price of a step."""
+        fresh = [(t, s) for t, s, seen in self._typical.values() if self._seen - seen < STALE]
+        per_token = min(seconds / tokens for tokens, seconds in fresh)
+        above = [seconds - per_token * tokens for tokens, seconds in fresh if seconds > per_token * tokens]
+        return (quantile(above, 0.5) if above else 0.0), per_token
+
+    def marginal(self, tokens: float, budget: float) -> float:
+        """Seconds that ``tokens`` add to steps that are full: their share of what a step costs is in it."""
+        per_step, per_token = self.coefficients
+        return (per_token + per_step / budget) * tokens
+
+    def seconds(self, tokens: float, budget: float) -> float:
+        """Predicted run time of ``tokens`` alone, in steps of at most ``budget``."""
+        per_step, per_token = self.coefficients
+        return per_step * math.ceil(tokens / budget) + per_token * tokens

@@ -1,0 +1,150 @@
+"""A version of the repository to an engine: read and checked once, in memory from then on, warmed up.
+
+Blocks; runs in a thread of its own.  Only what times the device goes through ``device_run``, in short slices.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from service.errors import DeviceError
+from service.repository.manifest import Graphs, Manifest
+from service.repository.store import read_files, read_manifest
+from service.runtime.processor import current
+from service.runtime.providers import Device
+from service.runtime.session import Model
+from service.serving.engine import Engine, Task
+from service.serving.stepping import Stepping
+from service.serving.warmup import as_fast, measure_budget, measure_layers
+from service.tasks.classification import Classification
+from service.tasks.exits import ExitPolicy
+from service.tasks.question_answering import QuestionAnswering
+from service.tasks.text import Tokenizer
+
+log = logging.getLogger(__name__)
+Files = Mapping[str, bytes]
+Run = Callable[[Callable[[], Any]], Any]
+Precision = Literal["auto", "int8", "float32"]
+PADDED = 0.03  # more work than this in padded attention, and a row waits for a step of its like
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """``budget`` in tokens a step, ``layers_per_check``: 0 measures them.  Without ``early_exit`` exits are unused."""
+
+    device: Device
+    budget: int = 0
+    layers_per_check: int = 0
+    early_exit: bool = True
+    precision: Precision = "auto"
+
+
+def at_once(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engine:
+    """Read, check, load and warm up the version in ``folder``.  RepositoryError says what is wrong with it."""
+    manifest = read_manifest(folder)
+    files, device = read_files(folder, manifest), options.device
+    graphs = _graphs(manifest, device)
+    precision = choose_precision(graphs, options.precision)
+    engine = assemble(manifest, make_task(files, manifest), make_model(files, manifest, device, precision), precision)
+    if not options.early_exit:
+        engine.stepping = replace(engine.stepping, exits=None)
+    engine.padding = attention_padding(manifest) if device.kind == "cpu" else math.inf
+    if precision == "int8" and options.precision == "auto" and not current().vnni:
+        _prefer_floats(engine, files, device, device_run)
+    served = engine.precision
+    engine.remake = lambda: make_model(read_files(folder, manifest), manifest, device, served)
+    if served != graphs.precision:
+        log.warning("%s runs in %s, its graphs are in %s: %s", folder, served, graphs.precision, _why(graphs, options))
+    measured = measure_budget(engine, device, device_run)
+    engine.set_budget(options.budget or measured)
+    layers = options.layers_per_check or measure_layers(engine, engine.budget, device_run)
+    engine.stepping = replace(engine.stepping, layers_per_check=layers if layers < manifest.layers else 0)
+    return engine
+
+
+def choose_precision(graphs: Graphs, wanted: Precision = "auto") -> str:
+    """The precision that is served here: float32 where asked for, or where products of eight bits overflow."""
+    if graphs.float32_layers is None:
+        return graphs.precision
+    if wanted == "float32" or (graphs.weight_bits == 8 and not current().vnni):
+        return "float32"
+    return graphs.precision
+
+
+def _prefer_floats(engine: Engine, files: Files, device: Device, device_run: Run) -> None:
+    """Without VNNI eight bits may gain nothing: float32 then, which loses nothing either."""
+    floats = make_model(files, engine.manifest, device, "float32")
+    if as_fast(replace(engine, model=floats), engine, device_run):
+        engine.model, engine.precision = floats, "float32"
+
+
+def _why(graphs: Graphs, options: LoadOptions) -> str:
+    if options.precision == "float32":
+        return "asked for"
+    if graphs.weight_bits == 8:
+        return "products of eight bits overflow on this processor, which has no VNNI; convert again for seven"
+    return "it is as fast on this processor"
+
+
+def assemble(manifest: Manifest, task: Task, model: Model, precision: str, *, budget: int = 1) -> Engine:
+    """An engine that is not warm and steps through all layers at once."""
+    exits = manifest.exits
+    stepping = Stepping(
+        manifest.layers,
+        mixes=manifest.architecture.get("num_hidden_groups") == 1,
+        exits=ExitPolicy(exits.kind, exits.threshold, exits.first, exits.window) if exits else None,
+        mean_depth=exits.mean_depth if exits else 0.0,
+        temperature=manifest.temperature,
+    )
+    return Engine(manifest, task, model, budget, stepping, precision)
+
+
+def attention_padding(manifest: Manifest) -> float:
+    """The squares of padding a token that cost attention as much as PADDED of the token's matrix products."""
+    hidden, between = (manifest.architecture.get(name, math.inf) for name in ("hidden_size", "intermediate_size"))
+    # A token's products take 8 h^2 + 4 h f operations, a square of attention 4 h.
+    return PADDED * (2 * float(hidden) + float(between))
+
+
+def make_task(files: Files, manifest: Manifest) -> Task:
+    facts = manifest.tokenizer
+    tokenizer = Tokenizer.from_bytes(
+        files[facts.file], facts.file, cls_token=facts.cls_token, sep_token=facts.sep_token
+    )
+    if manifest.task == "text-classification":
+        return Classification(
+            tokenizer, manifest.labels, str(manifest.problem_type), manifest.max_length, manifest.window,
+            manifest.temperature, manifest.evidence,
+        )  # fmt: skip
+    return QuestionAnswering(
+        tokenizer, manifest.max_length, manifest.window, manifest.overlap, manifest.no_answer_threshold,
+        manifest.temperature,
+    )  # fmt: skip
+
+
+def make_model(files: Files, manifest: Manifest, device: Device, precision: str) -> Model:
+    """``precision`` "float32" takes the layers in float32 where those of the graphs are in eight bits."""
+    graphs = _graphs(manifest, device)
+    chosen = {part: getattr(graphs, part) for part in ("embed", "layers", "head")}
+    if graphs.float32_layers and precision == "float32":
+        chosen["layers"] = graphs.float32_layers
+    named = {name for one in manifest.graphs.values() for name in one.files()} | {manifest.tokenizer.file}
+    weights = {name: content for name, content in files.items() if name not in named}
+    parts = {part: files[name] for part, name in chosen.items()}
+    return Model(parts, weights, device, layers=manifest.layers, pooled=manifest.task == "text-classification")
+
+
+def _graphs(manifest: Manifest, device: Device) -> Graphs:
+    graphs = manifest.graphs.get(device.kind)
+    if graphs is None:
+        raise DeviceError(
+            f"{manifest.name}/{manifest.version} has no graphs for {device.kind}; convert the checkpoint again"
+        )
+    return graphs
