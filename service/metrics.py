@@ -87,7 +87,6 @@ class Metrics:
         self.loaded = gauge("models_loaded", "Versions that are loaded.")
         self.load_failures = counter("model_load_failures", "Times that a version did not load.", ("model",))
         self.repository_failures = counter("repository_failures", "Looks at the repository, or a part, that failed.")
-        self.connections = gauge("connections", "Open connections.")
         self.memory = gauge("resident_memory_bytes", "Memory that the processes hold.")
         self.lost_requests = counter("lost_requests", "Requests that were in a worker when it was killed.")
         self.worker_restarts = counter("worker_restarts", "Workers that ended by themselves and were started again.")

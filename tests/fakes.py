@@ -11,7 +11,7 @@ import numpy as np
 
 from service.repository.manifest import Graphs, Manifest
 from service.runtime.session import Model
-from service.serving.admission import CostModel
+from service.serving.cost import CostModel
 from service.serving.engine import Engine
 from service.serving.stepping import Progress, Stepping, Stop
 from service.tasks.classification import Classification
@@ -53,7 +53,8 @@ class ManualClock:
 class FakeRunner:
     """Answers each row with its first id, as logits (1,), after the layers of ``stepping``; keeps what it ran.
 
-    ``fails`` says of a batch what to raise; ``gate``, where set, holds each step until it is opened.
+    ``fails`` says of a batch what to raise; ``gate``, where set, holds each step until it is opened.  ``dead``, where
+    set, is what every step and probe raises; ``on_rebuild`` is what rebuilding does.
     """
 
     ref: ModelRef = field(default_factory=lambda: ModelRef("fake", 1))
@@ -64,10 +65,19 @@ class FakeRunner:
     steps: list[list[int]] = field(default_factory=list)
     stepping: Stepping = field(default_factory=lambda: Stepping(1))
     padding: float = math.inf
+    full_budget: int = 0
+    clean_steps: int = 0
+    dead: Exception | None = None
+    on_rebuild: Callable[[], None] = lambda: None
+    probes: int = 0
+    rebuilds: int = 0
+
+    def __post_init__(self) -> None:
+        self.full_budget = self.full_budget or self.budget
 
     def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]:
-        layers, piece = self.stepping.end(group), self.stepping.piece(group, self.budget)
-        for done in range(piece, layers + piece, piece):
+        layers, interval = self.stepping.end(group), self.stepping.check_interval(group, self.budget)
+        for done in range(interval, layers + interval, interval):
             logits = self.run([one.sequence for one in group])
             if done < layers and stop():
                 layers = done
@@ -82,10 +92,19 @@ class FakeRunner:
         self.steps.append([int(r.ids[0]) for r in rows])
         if self.gate is not None:
             assert self.gate.wait(10)
-        error = self.fails(rows)
+        error = self.dead or self.fails(rows)
         if error is not None:
             raise error
         return [np.array([r.ids[0]], dtype=np.float32) for r in rows]
+
+    def probe(self) -> None:
+        self.probes += 1
+        if self.dead is not None:
+            raise self.dead
+
+    def rebuild(self) -> None:
+        self.rebuilds += 1
+        self.on_rebuild()
 
 
 @dataclass

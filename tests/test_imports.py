@@ -43,7 +43,7 @@ def modules() -> dict[str, Path]:
 
 def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.profile_run(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -41,6 +41,20 @@ def add_publishing(parser: argparse.ArgumentParser) -> None:
     add_repository(parser)
 
 
+def add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("version", type=Path, help="folder of the version, such as model_repo/qa/1")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from service.conversion.export import export
+
+    export(options.version, options.out)
+    print(options.out)
+    return 0
+
+
 def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
     from service.conversion.pipeline import Options, convert
     from service.conversion.precision import Gate

@@ -1,0 +1,51 @@
+"""A version gives the checkpoint back that it was made from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from service.conversion.checkpoint import read_checkpoint
+from service.conversion.export import export
+from service.conversion.pipeline import Options, convert, verify_published
+from service.errors import CheckpointError
+from tests.checkpoints import save_checkpoint
+
+SHAPES: list[dict[str, Any]] = [{}, {"num_hidden_groups": 3}, {"inner_group_num": 2}, {"embedding_size": 48}]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("architecture", ["AlbertForSequenceClassification", "AlbertForQuestionAnswering"])
+def test_every_weight_comes_back_as_it_was(
+    tmp_path: Path, architecture: str, shape: dict[str, Any], half: bool
+) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", architecture, half=half, **shape)
+    version = convert(str(checkpoint), tmp_path / "repository", Options("m"))
+    export(version, tmp_path / "again")
+    before, after = read_checkpoint(str(checkpoint)), read_checkpoint(str(tmp_path / "again"))
+
+    kept = {name for name in after.weights}
+    assert kept <= before.weights.keys()
+    assert all(torch.equal(after.weights[name], before.weights[name]) for name in kept)
+    assert (after.shape, after.labels, after.problem_type, after.dtype) == (
+        before.shape, before.labels, before.problem_type, before.dtype,
+    )  # fmt: skip
+    assert verify_published(version, str(tmp_path / "again"))["max_difference_alone"] < 1e-5
+
+
+def test_the_order_of_sentences_comes_back_as_the_classifier_that_it_is(tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", "AlbertForPreTraining")
+    version = convert(str(checkpoint), tmp_path / "repository", Options("m"))
+    export(version, tmp_path / "again")
+    again = convert(str(tmp_path / "again"), tmp_path / "repository", Options("m"))
+
+    assert (version / "weights.bin").read_bytes() == (again / "weights.bin").read_bytes()
+
+
+def test_a_folder_that_holds_something_is_not_written_into(tmp_path: Path) -> None:
+    version = convert(str(save_checkpoint(tmp_path / "checkpoint")), tmp_path / "repository", Options("m"))
+
+    with pytest.raises(CheckpointError, match="is not empty"):
+        export(version, tmp_path / "checkpoint")
