@@ -1,7 +1,10 @@
 """Fixtures that stack: checkpoint -> repository -> app -> client."""
 
+import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +50,61 @@ def settings(repository: Path) -> Settings:
     return Settings(model_repo=repository, device="cpu", watch_seconds=0, token_budget=128, log_format="text")
 
 
+@contextlib.asynccontextmanager
+async def started(settings: Settings) -> AsyncIterator[FastAPI]:
+    """An app for ``settings``, with its models loaded."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        await app.state.service.registry.wait()
+        yield app
+
+
+@contextlib.asynccontextmanager
+async def speaking_to(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app in this process."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an app for ``settings``, with its models loaded."""
+    async with started(settings) as app, speaking_to(app) as client:
+        yield client
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop and the threads go on until ``condition`` holds."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("waited in vain")
+
+
+async def hold_device(app: FastAPI) -> tuple["asyncio.Future[object]", threading.Event]:
+    """Keep the thread of the app's device busy until the event is set."""
+    entered, release = threading.Event(), threading.Event()
+
+    def wait() -> bool:
+        entered.set()
+        return release.wait(20)
+
+    loop = asyncio.get_running_loop()
+    held = loop.run_in_executor(None, app.state.service.device.between_steps, wait)
+    await until(entered.is_set)
+    return held, release
+
+
 @pytest.fixture
 async def app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
     """Started, with its models loaded."""
-    started = create_app(settings)
-    async with started.router.lifespan_context(started):
-        await started.state.service.registry.wait()
-        yield started
+    async with started(settings) as app:
+        yield app
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """Speaks to the app in this process."""
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as started:
-        yield started
+    async with speaking_to(app) as client:
+        yield client

@@ -3,12 +3,14 @@
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from service.logs import configure, request_id
+from service.errors import InferenceFailed
+from service.logs import LimitedLog, configure, log_for_request, request_id
 
 NAMES = ("uvicorn", "uvicorn.error", "uvicorn.access", "")
 
@@ -104,3 +106,42 @@ def test_the_servers_own_lines_have_the_same_form(capsys: pytest.CaptureFixture[
     logging.getLogger("uvicorn.error").info("started")
     logging.getLogger("uvicorn.access").info("GET / 200")
     assert entry(capsys)["message"] == "started"
+
+
+def test_a_line_about_another_request_carries_that_ones_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    failure = InferenceFailed("the model failed on this text")
+    failure.__cause__ = RuntimeError("no such matrix")
+    token = request_id.set("seven")
+    log_for_request(logging.getLogger("service.test"), "eight", "m/1 failed", failure)
+    request_id.reset(token)
+    read = entry(capsys)
+    assert read["request_id"] == "eight"
+    assert read["message"] == "m/1 failed: no such matrix"
+    assert "RuntimeError" in read["exception"]
+
+
+@pytest.mark.usefixtures("request_seven")
+def test_work_that_is_no_ones_has_no_id(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "json")
+    log_for_request(logging.getLogger("service.test"), "", "m/1 failed", RuntimeError("why"))
+    assert "request_id" not in entry(capsys)
+
+
+def test_lines_of_a_kind_are_limited_and_those_left_out_are_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    configure("info", "text")
+    limited = LimitedLog(logging.getLogger("service.test"), seconds=10.0)
+    for _ in range(50):
+        limited.warning("full", "the queue is %s", "full")
+    limited.warning("late", "too late")
+    now += 10.1
+    limited.warning("full", "the queue is %s", "full")
+    limited.warning("full", "the queue is %s", "full")
+    shown = [line.partition("service.test: ")[2] for line in lines(capsys)]
+    assert shown[:2] == ["the queue is full", "too late"]
+    assert len(shown) == 3
+    assert "49 more" in shown[2]

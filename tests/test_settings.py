@@ -10,8 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from service.api.launch import read_settings
+from service.cli import main
 from service.errors import ServiceError
-from service.settings import PREFIX, Settings
+from service.settings import PREFIX, Settings, unknown_variables
 
 # Of every setting a value that is not its default, as text and as it is read.
 OTHER: dict[str, tuple[str, Any]] = {
@@ -30,7 +31,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "layers_per_step": ("2", 2),
     "early_exit": ("false", False),
     "ageing": ("0.25", 0.25),
-    "bulk_delay_seconds": ("5", 5.0),
+    "bulk_delay_seconds": ("2.5", 2.5),
     "max_queue_tokens": ("1000", 1000),
     "deadline_ms": ("1500", 1500),
     "max_body_bytes": ("4096", 4096),
@@ -38,6 +39,20 @@ OTHER: dict[str, tuple[str, Any]] = {
     "max_inputs": ("7", 7),
     "max_documents": ("9", 9),
     "drain_seconds": ("4", 4),
+    "max_body_memory": ("9000", 9000),
+    "max_connections": ("12", 12),
+    "max_header_bytes": ("2048", 2048),
+    "max_headers": ("20", 20),
+    "max_requests": ("50", 50),
+    "header_seconds": ("1.5", 1.5),
+    "body_seconds": ("2.5", 2.5),
+    "keep_alive_seconds": ("3.5", 3.5),
+    "shutdown_delay_seconds": ("0.5", 0.5),
+    "step_timeout_seconds": ("4.5", 4.5),
+    "bulk_deadline_ms": ("2500", 2500),
+    "precision": ("float32", "float32"),
+    "cpu_features": ("vnni", "vnni"),
+    "required_models": ('["topic"]', ["topic"]),
     "api_keys": ('["one", "two"]', ["one", "two"]),
     "log_level": ("debug", "debug"),
     "log_format": ("text", "text"),
@@ -92,6 +107,16 @@ def test_worker_processes_find_the_flags_in_the_environment() -> None:
         ("log_level", "loud"),
         ("log_format", "xml"),
         ("api_keys", "secret"),
+        ("api_keys", '[""]'),
+        ("api_keys", '["fine", ""]'),
+        ("api_keys", '["two words"]'),
+        ("api_keys", '["clé"]'),
+        ("api_keys", '["line\\n"]'),
+        ("header_seconds", "0"),
+        ("max_header_bytes", "10"),
+        ("max_connections", "0"),
+        ("precision", "float16"),
+        ("required_models", "sentiment"),
     ],
 )
 def test_a_bad_value_is_named(name: str, text: str) -> None:
@@ -119,3 +144,51 @@ def test_settings_do_not_change() -> None:
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(ValidationError, match="no_such"):
         Settings(no_such=1)  # type: ignore[call-arg]
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one() -> None:
+    environment = {
+        "ALBERT_SERVE_WORKER": "2", "ALBERT_SERVE_MAX_BODY_BYTE": "1", "albert_serve_drain_second": "1",
+        "ALBERT_SERVE_ZZZZ": "1", "ALBERT_SERVE_PORT": "1", "albert_serve_host": "x", "ALBERT_OTHER": "1", "PATH": "/",
+    }  # fmt: skip
+    assert unknown_variables(environment) == {
+        "ALBERT_SERVE_MAX_BODY_BYTE": "ALBERT_SERVE_MAX_BODY_BYTES",
+        "ALBERT_SERVE_WORKER": "ALBERT_SERVE_WORKERS",
+        "ALBERT_SERVE_ZZZZ": None,
+        "albert_serve_drain_second": "ALBERT_SERVE_DRAIN_SECONDS",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "required"),
+    [
+        ({}, ["sentiment", "qa"]),
+        ({"classify_model": "a", "qa_model": "a"}, ["a"]),
+        ({"required_models": "[]"}, []),
+        ({"required_models": '["spam"]'}, ["spam"]),
+    ],
+)
+def test_the_required_models_are_the_default_ones_unless_named(given: dict[str, str], required: list[str]) -> None:
+    assert read_settings(given).required == required
+
+
+def test_models_are_listed_from_the_repository_of_the_environment(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ALBERT_SERVE_MODEL_REPO", str(repository))
+    assert main(["models"]) == 0
+    listed = capsys.readouterr().out
+    assert "sentiment/1  text-classification" in listed
+    assert "qa/1  question-answering" in listed
+    assert main(["models", "--model-repo", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("name", "value"), [("PORT", "eighty"), ("API_KEYS", "secret")])
+def test_listing_models_with_a_setting_that_is_wrong_is_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"ALBERT_SERVE_{name}", value)
+    status = main(["models"])
+    assert status == 1
+    assert name.lower() in capsys.readouterr().err

@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import sys
-import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from service import __version__
 from service.api import classify, failures, health, models, qa
 from service.api.body import BodyLimits
 from service.api.lifecycle import Lifecycle, State
+from service.api.loop_lag import LoopLag
 from service.api.middleware import RequestMiddleware
 from service.api.service import Service
 from service.metrics import Metrics, resident_memory
@@ -36,7 +36,8 @@ from service.serving.watcher import watch
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
-LAG_SECONDS = 0.25
+PULSE_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
 SWITCH_SECONDS = 0.0005
 
 
@@ -51,6 +52,7 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     for part in (classify, qa, models, health):
         app.include_router(part.router)
     failures.install(app)
+    app.state.lag = LoopLag(metrics)
     app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
     return app
 
@@ -80,11 +82,12 @@ async def _lifespan(
         service.device.running(),
         recovery.watching(),
         watch(service.registry, settings.watch_seconds, life.look_again),
+        app.state.lag.measuring(),
         _pulse(service),
     ):
         if settings.workers > 1:
-            # They share one port.  A worker that is not warm must not take requests that a warm one could answer.
-            await _first(service.registry.wait(), life.stopping.wait())
+            # They share one port.  A worker that is not ready must not take requests that a ready one could answer.
+            await _first(_ready(service), life.stopping.wait())
         life.advance(State.SERVING)
         yield
         life.advance(State.DRAINING)
@@ -112,6 +115,15 @@ def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle
     return Service(settings, metrics, registry, loop, encoding, life, bodies)
 
 
+async def _ready(service: Service) -> None:
+    """Until the service is ready, or has been not ready for so long that some answers are better than none."""
+    await service.registry.wait()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while service.not_ready_reason():  # noqa: ASYNC110 - it has many causes, and no one event
+                await asyncio.sleep(PULSE_SECONDS)
+
+
 async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     tasks = [asyncio.create_task(one) for one in waits]
     try:
@@ -123,14 +135,12 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
 
 @contextlib.asynccontextmanager
 async def _pulse(service: Service) -> AsyncIterator[None]:
-    """Measure now and then how late the loop wakes, which shows blocking work on it, and what else is a state."""
+    """Now and then, write down what is a state and no event."""
 
     async def measure() -> None:
         metrics = service.metrics
         while True:
-            due = time.monotonic() + LAG_SECONDS
-            await asyncio.sleep(LAG_SECONDS)
-            metrics.loop_lag.observe(max(0.0, time.monotonic() - due))
+            await asyncio.sleep(PULSE_SECONDS)
             metrics.ready.set(0 if service.not_ready_reason() else 1)
             metrics.memory.set(resident_memory())
             metrics.encoding_chars.set(service.encoding.waiting)

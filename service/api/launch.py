@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -83,5 +85,11 @@ def _prepare(settings: Settings) -> None:
             f"albert-serve convert CHECKPOINT --name NAME --model-repo {settings.model_repo}"
         )
     configure(settings.log_level, settings.log_format)
+    signal.signal(signal.SIGTERM, _stop_early)
     for name, meant in unknown_variables(os.environ).items():
         log.warning("%s is no setting and is ignored%s", name, f"; did you mean {meant}?" if meant else "")
+
+
+def _stop_early(number: int, frame: FrameType | None) -> None:
+    """Told to stop before there is anything to stop; the server has a handler of its own."""
+    raise SystemExit(0)

@@ -13,12 +13,14 @@ import json
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.loop_lag import LoopLag
 from service.logs import LimitedLog
 
 often = LimitedLog(logging.getLogger(__name__))
@@ -88,6 +90,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """One connection.  ``limits`` is set on a subclass: see ``bounded``."""
 
     limits: ConnectionLimits
+    ending: Callable[[], bool] = lambda: False
+    busy: LoopLag | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._lingering = LingeringTransport(transport, self)
@@ -158,7 +162,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_timer.cancel()
         if not self.parser.should_upgrade():
+            late = self.busy is not None and self.busy.refuses(self.url.decode("latin-1"))
+            self.app = self.busy if late else self.config.loaded_app
             super().on_headers_complete()
+            if type(self).ending():
+                self.cycle.keep_alive = False  # the client is told to come again on another connection
 
     def on_body(self, body: bytes) -> None:
         if not self.parser.should_upgrade():
@@ -264,6 +272,13 @@ def _spoken(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     return kept
 
 
-def bounded(limits: ConnectionLimits) -> type[BoundedProtocol]:
-    """The protocol with ``limits``; uvicorn makes one a connection and hands nothing more over."""
-    return type("LimitedProtocol", (BoundedProtocol,), {"limits": limits})
+def bounded(
+    limits: ConnectionLimits, ending: Callable[[], bool] = lambda: False, busy: LoopLag | None = None
+) -> type[BoundedProtocol]:
+    """The protocol with ``limits``; uvicorn makes one a connection and hands nothing more over.
+
+    From when ``ending`` is true, each answer is the last one on its connection.  ``busy`` answers in the app's place
+    while the event loop is late.
+    """
+    facts = {"limits": limits, "ending": staticmethod(ending), "busy": busy}
+    return type("LimitedProtocol", (BoundedProtocol,), facts)

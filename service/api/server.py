@@ -26,6 +26,7 @@ from service.runtime.providers import Device
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+IDLE_SECONDS = 0.5  # for a request that is on its way on an idle connection when the service ends
 LAST_SECONDS = 2  # for the 503 of those whose time is over to reach them
 OTHER_DESCRIPTORS = 64  # files of models, the event loop's own, logs
 BACKLOG = 2048
@@ -39,8 +40,9 @@ class Server(uvicorn.Server):
             connection_limit(settings.max_connections), settings.max_header_bytes, settings.max_headers,
             settings.header_seconds,
         )  # fmt: skip
+        protocol = bounded(limits, lambda: life.ending, app.state.lag)
         config = uvicorn.Config(
-            app, http=bounded(limits), ws="none", log_config=None, server_header=False, access_log=False,
+            app, http=protocol, ws="none", log_config=None, server_header=False, access_log=False,
             timeout_keep_alive=max(1, round(settings.keep_alive_seconds)), backlog=BACKLOG,
             timeout_graceful_shutdown=settings.drain_seconds + 2 * LAST_SECONDS,
         )  # fmt: skip
@@ -75,11 +77,21 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._life.advance(State.DRAINING)
+        await self._let_clients_go(sockets or [])
         ending = asyncio.create_task(self._end_what_is_left())
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
+
+    async def _let_clients_go(self, sockets: list[socket.socket]) -> None:
+        """Listen no more; connections that are idle may send one request more, for a client may just be doing so."""
+        for server in self.servers:
+            server.close()
+        for one in sockets:
+            one.close()
+        if self.server_state.connections:
+            await self._wait(min(IDLE_SECONDS, self._settings.drain_seconds))
 
     async def _end_what_is_left(self) -> None:
         """Whoever waits longer than the time to drain gets an answer, too."""

@@ -22,6 +22,7 @@ from service.serving.device_loop import DeviceLoop
 from service.serving.encoding import EncodingStage
 from service.serving.engine import Engine
 from service.serving.pending import Outcome
+from service.serving.queue import estimate
 from service.serving.registry import Registry
 from service.serving.submission import submit
 from service.settings import Settings
@@ -31,7 +32,6 @@ T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
-KNOWN = 0.5  # of what a byte usually costs is reserved before a body is read: it may cost less
 REMEMBERED = 64  # requests that say what a byte costs
 
 
@@ -46,8 +46,7 @@ class BytePrice:
             self._recent = [*self._recent[1 - REMEMBERED :], seconds / size]
 
     def seconds(self, size: int) -> float:
-        """Rather too little than too much: who is refused by it could not have been served."""
-        return KNOWN * quantile(self._recent, 0.25) * size if self._recent else 0.0
+        return quantile(self._recent, 0.5) * size if self._recent else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ class RequestWork:
             self.service.device, engine, rows, deadline=deadline, reservation=self.reservation, priority=priority,
             early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
         )  # fmt: skip
-        self.price.observe(self.size, engine.cost.marginal(sum(map(len, rows)), engine.budget))
+        self.price.observe(self.size, estimate(engine, rows, early_exit))
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
 

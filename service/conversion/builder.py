@@ -85,18 +85,18 @@ class Graph:
         """``x`` times a matrix, in float or in eight bits."""
         if not self._in_eight_bits(name):
             return self.add("MatMul", x, self.weight(f"{name}.weight"))
-        matrix, scale = self._integers(f"{name}.weight")
+        matrix, scale = self.quantized_weight(f"{name}.weight")
         step = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
         one = self._constant("int8.one", TensorProto.FLOAT, [], [1.0])
         middle = self._constant("int8.middle", TensorProto.UINT8, [], [128])
         columns = self.initializers[f"{name}.weight"].dims[0]
-        row = self.add("Mul", self._largest(x), step)  # (tokens, 1)
+        row = self.add("Mul", self.row_absmax(x), step)  # (tokens, 1)
         codes = self.add("QuantizeLinear", x, row, "int8.middles", axis=1, block_size=columns)
         return self.add(
             "Mul", self.add("MatMulIntegerToFloat", codes, matrix, one, scale, middle, domain=MICROSOFT), row
         )
 
-    def middles(self, x: str) -> None:
+    def zero_points(self, x: str) -> None:
         """For products in eight bits: the code of zero, for each row of ``x`` (tokens, 1)."""
         tokens, each = self.add("Shape", x, start=0, end=1), self.constant("int8.each", [1])
         shape = self.add("Concat", tokens, each, axis=0)
@@ -107,14 +107,14 @@ class Graph:
     def _in_eight_bits(self, name: str) -> bool:
         return name.startswith("layer.") and name.rpartition(".")[2] in self.target.int8
 
-    def _largest(self, x: str) -> str:
+    def row_absmax(self, x: str) -> str:
         """The largest magnitude in each row, never zero."""
         axis = self.constant("int8.axis", [-1])
         low = self.add("Neg", self.add("ReduceMin", x, axis, keepdims=1))
         tiny = self._constant("int8.tiny", TensorProto.FLOAT, [], [1e-12])
         return self.add("Max", self.add("ReduceMax", x, axis, keepdims=1), low, tiny)
 
-    def _integers(self, name: str) -> tuple[str, str]:
+    def quantized_weight(self, name: str) -> tuple[str, str]:
         """The weight ``name`` as int8 with one scale a column, made of what the file holds when the graph is loaded."""
         integers, scale = f"{name}.int8", f"{name}.scale"
         if f"{name}.zero" not in self.initializers:

@@ -77,7 +77,7 @@ def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
     """One Loop a group; its trip count is what of ``first .. first + count`` falls into the group's own layers."""
     shape = network.shape
     if graph.target.int8:
-        graph.middles("hidden")
+        graph.zero_points("hidden")
     last = graph.add("Add", "first", "count")
     hidden = "hidden"
     true = graph.initializers["true"] = helper.make_tensor("true", TensorProto.BOOL, [], [True])

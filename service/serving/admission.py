@@ -80,7 +80,7 @@ class Admission:
                 self._demand.add(reservation.slot, reservation.seconds)
             more = seconds - reservation.seconds
             if more > 0 and len(self._reservations) > 1:
-                excess = self._demand.excess(now, reservation.slot, more, PROMISED, PROMISED)
+                excess = self._demand.excess(now, reservation.slot, more, 1.0, 1.0)  # it has its promise already
                 if excess > 0:
                     self._refuse(reservation, seconds, excess, now)
             self._change(reservation, more)

@@ -2,7 +2,8 @@
 
 A token counts as one when it goes through all layers, and as a part of one in a step of some of them.  The machine
 stalls now and then, so no step counts for more than one of many: steps are sorted into classes of size, and the lower
-quartile of the last few in each class says what such a step takes.
+quartile of the last few in each class says what such a step takes.  How much longer steps really take on average, on
+a machine that is shared, ``pace`` says: an average over some seconds of device time, in which no step counts for much.
 """
 
 import math
@@ -12,6 +13,8 @@ from collections.abc import Iterable
 RECENT = 15  # steps of a class that are remembered
 STALE = 300  # steps after which a class that had none of them is not asked any more
 QUARTILE = 0.25
+PACE_SECONDS = 2.0  # of device time that the pace is averaged over
+SLOWEST = 4.0  # times what it should take is the most that one step may say
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -27,6 +30,7 @@ class CostModel:
         self._classes: dict[int, deque[tuple[float, float]]] = {}  # size class -> (tokens, seconds a token)
         self._typical: dict[int, tuple[float, float, int]] = {}  # size class -> (tokens, seconds, when it was seen)
         self._seen = 0
+        self.pace = 1.0
         # Replaced as one: the device's thread learns while the loop asks.
         self.coefficients: tuple[float, float] = (0.0, 0.0)
 
@@ -35,12 +39,18 @@ class CostModel:
         if tokens <= 0 or seconds <= 0:
             return
         self._seen += 1
+        self._keep_pace(self.coefficients[0] + self.coefficients[1] * tokens, seconds)
         size = round(2 * math.log2(tokens))
         steps = self._classes.setdefault(size, deque(maxlen=RECENT))
         steps.append((tokens, seconds / tokens))
         middle = sum(tokens for tokens, _ in steps) / len(steps)
         self._typical[size] = (middle, middle * quantile((rate for _, rate in steps), QUARTILE), self._seen)
         self.coefficients = self._fit()
+
+    def _keep_pace(self, predicted: float, seconds: float) -> None:
+        if predicted > 0:
+            ratio = min(SLOWEST, seconds / predicted)
+            self.pace += min(1.0, predicted / PACE_SECONDS) * (ratio - self.pace)
 
     def _fit(self) -> tuple[float, float]:
         """The rate of the class that runs at the best one; what smaller steps take above it is the price of a step."""
@@ -52,7 +62,7 @@ class CostModel:
     def marginal(self, tokens: float, budget: float) -> float:
         """Seconds that ``tokens`` add to steps that are full: their share of what a step costs is in it."""
         per_step, per_token = self.coefficients
-        return (per_token + per_step / budget) * tokens
+        return max(1.0, self.pace) * (per_token + per_step / budget) * tokens
 
     def seconds(self, tokens: float, budget: float) -> float:
         """Predicted run time of ``tokens`` alone, in steps of at most ``budget``."""

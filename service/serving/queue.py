@@ -16,6 +16,7 @@ from service.types import ModelRef, Priority, Sequence
 
 URGENT = 0.05  # of what is promised may be lost before the earliest deadline goes first
 URGENT_SECONDS = 0.1
+HOPELESS_SECONDS = 2.0  # before a deadline nobody is given up
 
 
 @dataclass(slots=True)
@@ -98,6 +99,8 @@ class Queue:
         """Those whose deadline passed, and the next batch; both out of the queue."""
         with self._changed:
             late = self._scheduler.expire(now)
+            if self.admission.slack(now) < 0:
+                late += self._hopeless(now)
             limits = {ref: batch_limits(runner) for ref, runner in self._runners.items()}
             slack = self.admission.slack(now)
             critical = slack < URGENT_SECONDS + URGENT * self.admission.promised
@@ -105,6 +108,16 @@ class Queue:
             if not self._running:
                 self._end()
             return late, self._running
+
+    def _hopeless(self, now: float) -> list[PendingSequence]:
+        """A promise will break.  Those whose own work takes longer than is left take no time from the others."""
+        lost = []
+        for one in self._scheduler.by_deadline(now + HOPELESS_SECONDS):
+            reservation = one.request.reservation if one.request is not None else None
+            if reservation is not None and reservation.seconds > one.deadline - now:
+                self._scheduler.remove(one.key)
+                lost.append(one)
+        return lost
 
     def requeue(self, moved: Iterable[tuple[PendingSequence, Progress]]) -> None:
         """Those of the step that are not done, with the work that is left; the step is over."""

@@ -1,6 +1,8 @@
 """Health, models, metrics, documents: what an operator looks at."""
 
 import asyncio
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,14 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api import failures
 from service.api.app import create_app
+from service.api.lifecycle import FAILED, Lifecycle, State
+from service.errors import InferenceFailed
+from service.logs import LimitedLog
+from service.runtime.packing import Pack
 from service.settings import Settings
+from tests.conftest import hold_device, serving, speaking_to, until
 
 pytestmark = pytest.mark.anyio
 
@@ -47,15 +55,106 @@ async def test_a_repository_without_models_is_alive_and_never_ready(settings: Se
         live = await client.get("/health/live")
 
     assert (live.status_code, ready.status_code) == (200, 503)
-    assert str(tmp_path) in ready.json()["reason"]
+    assert "sentiment, qa" in ready.json()["reason"]
+    assert "required_models" in ready.json()["reason"]
 
 
 async def test_not_ready_when_the_device_is_down(client: httpx.AsyncClient, app: FastAPI) -> None:
-    app.state.service.worker.healthy = False
+    app.state.service.device.stop("the device is away")
 
-    assert (await client.get("/health/ready")).status_code == 503
+    ready = await client.get("/health/ready")
+    assert (ready.status_code, ready.json()["reason"]) == (503, "the device is away")
     assert (await client.post("/classify", json={"inputs": "ok"})).status_code == 503
     assert "albert_ready 0.0" in (await client.get("/metrics")).text
+
+
+async def test_a_required_model_that_is_not_loaded_makes_it_not_ready(settings: Settings) -> None:
+    changes: dict[str, Any] = {"required_models": ["sentiment", "topic", "spam"]}
+    async with serving(settings.model_copy(update=changes)) as client:
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "not ready"
+        assert "topic, spam" in ready.json()["reason"]
+        assert ready.headers["retry-after"] == "1"
+        # What is loaded is served all the same.
+        assert (await client.post("/classify", json={"inputs": "ok"})).status_code == 200
+        assert "albert_ready 0.0" in (await client.get("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [
+        ({"classify_model": "topic"}, "topic"),
+        ({"qa_model": "reader"}, "reader"),
+        ({"classify_model": "topic", "required_models": ["qa"]}, ""),
+        ({"classify_model": "topic", "required_models": []}, ""),
+    ],
+)
+async def test_the_default_models_are_required_unless_others_are_named(
+    settings: Settings, changes: dict[str, Any], missing: str
+) -> None:
+    async with serving(settings.model_copy(update=changes)) as client:
+        ready = await client.get("/health/ready")
+        assert ready.status_code == (503 if missing else 200)
+        assert missing in ready.json().get("reason", "")
+
+
+async def test_a_service_that_was_told_to_stop_is_not_ready_and_still_answers(settings: Settings) -> None:
+    life = Lifecycle()
+    app = create_app(settings, life=life)
+    async with app.router.lifespan_context(app), speaking_to(app) as client:
+        await app.state.service.registry.wait()
+        assert (await client.get("/health/ready")).status_code == 200
+        life.stop()
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "the service is stopping")
+        assert (await client.get("/health/live")).status_code == 200
+        assert (await client.post("/classify", json={"inputs": "ok"})).status_code == 200
+        assert "albert_ready 0.0" in (await client.get("/metrics")).text
+    assert life.state is State.STOPPED
+
+
+def test_a_lifecycle_goes_forward_only() -> None:
+    life, seen = Lifecycle(), []
+    for state in (State.SERVING, State.STARTING, State.STOPPING, State.SERVING, State.DRAINING, State.STOPPING):
+        life.advance(state)
+        seen.append(life.state)
+    assert seen == [State.SERVING] * 2 + [State.STOPPING] * 2 + [State.DRAINING] * 2
+    assert life.draining
+    life.stop()
+    assert (life.state, life.ending, life.exit_code) == (State.DRAINING, True, 0)
+
+
+def test_a_stop_before_the_start_has_ended_is_not_forgotten() -> None:
+    life = Lifecycle()
+    life.stop()
+    life.advance(State.SERVING)
+    assert (life.state, life.ending, life.draining) == (State.STOPPING, True, False)
+
+
+def test_a_failure_stops_with_an_exit_code(caplog: pytest.LogCaptureFixture) -> None:
+    life = Lifecycle()
+    life.advance(State.SERVING)
+    life.fail("the device is gone")
+    assert (life.state, life.exit_code, life.reason) == (State.STOPPING, FAILED, "the device is gone")
+    assert "the device is gone" in caplog.text
+
+
+@pytest.mark.parametrize(("late", "given", "status"), [(10.0, "5000", 504), (0.0, "5000", 200), (31.0, None, 504)])
+async def test_a_deadline_counts_from_the_first_byte(app: FastAPI, late: float, given: str | None, status: int) -> None:
+    """Not from when the head was read, or the request's turn came."""
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b'{"inputs": "ok"}', "more_body": False}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    headers = [] if given is None else [(b"x-deadline-ms", given.encode())]
+    scope = asking() | {"headers": headers, "state": {"began": time.monotonic() - late}}
+    await app(scope, receive, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == status
 
 
 async def test_models_show_their_manifests(client: httpx.AsyncClient) -> None:
@@ -122,17 +221,14 @@ async def test_a_client_that_leaves_takes_its_work_along(client: httpx.AsyncClie
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    worker = app.state.service.worker
-    hold = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    worker.executor.submit(lambda: asyncio.run_coroutine_threadsafe(hold.wait(), loop).result(10))
+    held, release = await hold_device(app)
     gone = asyncio.create_task(app(asking(), receive, send))  # type: ignore[arg-type]
     stays = asyncio.create_task(client.post("/classify", json={"inputs": "It was not good."}))
-    while worker.metrics.queue_sequences._value.get() < 1:  # noqa: ASYNC110  # the gauge has no event
-        await asyncio.sleep(0)
+    await until(lambda: len(app.state.service.device.queue) == 2)
     left.set()
     await gone
-    hold.set()
+    release.set()
+    await held
 
     assert sent[0]["status"] == 499
     assert (await stays).status_code == 200
@@ -168,3 +264,67 @@ async def test_openapi_has_every_route_and_its_examples_work(client: httpx.Async
         for example in examples:
             assert (await client.post(route, json=example)).status_code == 200
     assert (await client.get("/docs")).status_code == 200
+
+
+async def test_refusals_and_faults_are_logged_and_rate_limited(
+    app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "often", LimitedLog(failures.log))
+    app.state.service.device.stop("the device is away")
+    for _ in range(20):
+        refused = await client.post("/classify", json={"inputs": "ok"}, headers={"X-Request-ID": "mine"})
+        assert refused.status_code == 503
+        late = await client.post("/classify", json={"inputs": "ok"}, headers={"X-Deadline-Ms": "0"})
+        assert late.status_code == 504
+
+    lines = [record.getMessage() for record in caplog.records if record.name == "service.api.failures"]
+    assert len(lines) == 2
+    assert "answered 503: the device is away" in lines[0]
+    assert "answered 504" in lines[1]
+    assert "deadline_ms" in lines[1]
+
+
+async def test_a_request_that_is_wrong_is_not_logged(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    caplog.clear()
+    for body in ({"inputs": ""}, {"inputs": 5}, {"inputs": "x", "model": "nope"}):
+        assert 400 <= (await client.post("/classify", json=body)).status_code < 500
+    assert [record for record in caplog.records if record.name.startswith("service.")] == []
+
+
+async def test_an_inference_that_fails_is_logged_with_the_id_of_its_request(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = next(one for one in app.state.service.registry.engines() if one.ref.name == "sentiment")
+
+    @dataclass
+    class Failing:
+        """A model that cannot bear one length; the device is well."""
+
+        model: Any
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.model, name)
+
+        def embed(self, pack: Pack) -> Any:
+            if 7 in pack.lengths:
+                raise InferenceFailed("no such matrix")
+            return self.model.embed(pack)
+
+    monkeypatch.setattr(engine, "model", Failing(engine.model))
+    texts = ["ok", "It was not good.", "Nobody knew why."]
+    answer = await client.post("/classify", json={"inputs": texts}, headers={"X-Request-ID": "mine"})
+
+    results = answer.json()["results"]
+    assert answer.status_code == 200
+    assert ["labels" in result for result in results] == [True, False, True]
+    assert results[1]["error"]["code"] == "inference_failed"
+    assert "matrix" not in answer.text
+    (record,) = [record for record in caplog.records if "failed on 7 tokens" in record.getMessage()]
+    assert record.request_id == "mine"  # type: ignore[attr-defined]
+    assert "no such matrix" in record.getMessage()
+    alone = await client.post("/classify", json={"inputs": "It was not good."})
+    assert (alone.status_code, alone.json()["error"]["code"]) == (500, "inference_failed")
+    assert (await client.post("/classify", json={"inputs": "ok"})).status_code == 200

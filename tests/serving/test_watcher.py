@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from service.metrics import Metrics
 from service.serving.registry import Registry
-from service.serving.watcher import following
+from service.serving.watcher import watch
 from tests.fakes import LightEngine, light_engine, until
 
 pytestmark = pytest.mark.anyio
@@ -38,10 +37,9 @@ def make(folder: Path) -> LightEngine:
 @pytest.fixture
 async def registry(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Shaky]:
     (tmp_path / "m" / "1").mkdir(parents=True)
-    with ThreadPoolExecutor(1) as executor:
-        started = Shaky(tmp_path, make, executor, Metrics(CollectorRegistry()))
-        yield started
-        started.close()
+    started = Shaky(tmp_path, make, Metrics(CollectorRegistry()))
+    yield started
+    started.close()
 
 
 def serving(registry: Registry) -> list[str]:
@@ -53,36 +51,59 @@ def running() -> set[str]:
 
 
 async def test_new_versions_are_picked_up_while_it_runs(registry: Shaky) -> None:
-    async with following(registry, SOON):
+    async with watch(registry, SOON, asyncio.Event()):
         await until(lambda: serving(registry) == ["m/1"])
         (registry.root / "m" / "2").mkdir()
         await until(lambda: serving(registry) == ["m/2"])
 
 
-async def test_a_look_that_fails_is_logged_and_is_not_the_last(
+async def test_a_look_that_fails_is_logged_and_counted_and_is_not_the_last(
     registry: Shaky, caplog: pytest.LogCaptureFixture
 ) -> None:
     registry.failures_left = 2
-    async with following(registry, SOON):
+    async with watch(registry, SOON, asyncio.Event()):
         await until(lambda: serving(registry) == ["m/1"])
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True, True]
+    assert registry.metrics.registry.get_sample_value("albert_repository_failures_total") == 2
 
 
-async def test_zero_seconds_look_once(registry: Shaky) -> None:
-    async with following(registry, 0):
+async def test_with_zero_seconds_it_looks_once_and_then_when_it_is_told(registry: Shaky) -> None:
+    now = asyncio.Event()
+    async with watch(registry, 0, now):
         await registry.wait()
-        await until(lambda: "repository watcher" not in running())
-    assert registry.looks == 1
-    assert serving(registry) == ["m/1"]
+        await asyncio.sleep(0.02)
+        assert registry.looks == 1
+        (registry.root / "m" / "2").mkdir()
+        now.set()
+        await until(lambda: serving(registry) == ["m/2"])
+        await asyncio.sleep(0.02)
+        assert registry.looks == 2
+
+
+async def test_told_during_a_look_it_looks_again(tmp_path: Path) -> None:
+    now = asyncio.Event()
+    (tmp_path / "m" / "1").mkdir(parents=True)
+
+    class Told(Shaky):
+        async def sync(self) -> None:
+            await Shaky.sync(self)
+            if self.looks == 1:
+                (self.root / "m" / "2").mkdir()
+                now.set()
+
+    registry = Told(tmp_path, make, Metrics(CollectorRegistry()))
+    async with watch(registry, 0, now):
+        await until(lambda: serving(registry) == ["m/2"])
+    registry.close()
 
 
 async def test_leaving_ends_it(registry: Shaky) -> None:
-    async with following(registry, SOON):
+    async with watch(registry, SOON, asyncio.Event()):
         await registry.wait()
         assert "repository watcher" in running()
     assert "repository watcher" not in running()
 
 
 async def test_the_service_starts_before_its_models_are_loaded(registry: Shaky) -> None:
-    async with following(registry, SOON):
+    async with watch(registry, SOON, asyncio.Event()):
         assert not registry.synced

@@ -27,9 +27,31 @@ class Server:
     url: str
     log: Path
 
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    def tell(self, number: signal.Signals) -> float:
+        """Send a signal; when."""
+        self.process.send_signal(number)
+        return time.monotonic()
+
     def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
+        self.tell(signal.SIGTERM)
         return self.process.wait(30)
+
+    def lines(self, said: str) -> list[str]:
+        """Of the log."""
+        return [line for line in self.log.read_text().splitlines() if said in line]
+
+    def wait_for(self, said: str, count: int = 1, seconds: float = 60) -> list[str]:
+        """So many lines of the log."""
+        end = time.monotonic() + seconds
+        while len(found := self.lines(said)) < count:
+            assert time.monotonic() < end, f"no {said!r} in {self.log.read_text()}"
+            time.sleep(0.02)
+        return found
 
 
 def free_port() -> int:
@@ -41,10 +63,10 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a server for a repository, waits until it is ready, and kills it at the end."""
+    """Starts a server for a repository, waits until it is ready unless told not to, and kills it at the end."""
     running: list[Server] = []
 
-    def started(repository: Path, *flags: str) -> Server:
+    def started(repository: Path, *flags: str, ready: bool = True) -> Server:
         port = free_port()
         log = tmp_path_factory.mktemp("server") / "log"
         command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
@@ -55,7 +77,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
                 cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment,
             )  # fmt: skip
         running.append(server := Server(process, f"http://127.0.0.1:{port}", log))
-        wait_until_ready(server)
+        if ready:
+            wait_until_ready(server)
         return server
 
     yield started

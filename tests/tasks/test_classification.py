@@ -15,7 +15,7 @@ from service.types import Floats
 from tests.checkpoints import word_pieces
 from tests.fakes import row
 
-TOKENIZER = Tokenizer(word_pieces().to_str(), cls=2, sep=3)
+TOKENIZER = Tokenizer.from_bytes(word_pieces().to_str().encode(), "word pieces")
 LABELS = ("bad", "odd", "good")
 quarters = st.integers(-40_000, 40_000).map(lambda n: n / 4)  # far enough apart that their scores differ
 

@@ -18,7 +18,7 @@ from tests.checkpoints import word_pieces
 from tests.tasks.test_text import KINDS
 
 SEP = 3
-WORD_PIECES = Tokenizer(word_pieces().to_str(), cls=2, sep=SEP)
+WORD_PIECES = Tokenizer.from_bytes(word_pieces().to_str().encode(), "word pieces")
 PARTS = (
     "ok", " ", "  ", "\n\t", "The river", "CLOCK", "昨天", "下午,", "🎉", "👍🏽",
     "e\u0301", "É", "ß", "İ", "½", "ﬁ", ".",
@@ -219,9 +219,22 @@ def test_a_question_that_leaves_documents_no_room_is_refused(asked: int) -> None
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t \u3000"])
-def test_a_blank_document_is_refused_by_its_place(tokenizer: Tokenizer, blank: str) -> None:
-    with pytest.raises(InvalidRequest, match="document 1 "):
-        make_task(tokenizer).encode("ok?", ["fine", blank, "fine", blank])
+def test_a_blank_document_among_others_is_left_out_and_named(tokenizer: Tokenizer, blank: str) -> None:
+    task = make_task(tokenizer)
+    encoded = task.encode("ok?", ["fine", blank, "It was not good.", blank])
+    alone = task.encode("ok?", ["fine", "It was not good."])
+
+    assert (encoded.places, encoded.blank) == ([0, 2], [1, 3])
+    assert encoded.texts == alone.texts == ["fine", "It was not good."]
+    assert [one.ids.tolist() for one in encoded.sequences] == [one.ids.tolist() for one in alone.sequences]
+    answers = task.decode(encoded, random_logits(encoded, 1), top_k=20).answers
+    assert {answer.document for answer in answers} == {0, 2}
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t \u3000"])
+def test_documents_that_are_all_blank_are_refused(tokenizer: Tokenizer, blank: str) -> None:
+    with pytest.raises(InvalidRequest, match="documents are empty"):
+        make_task(tokenizer).encode("ok?", [blank, blank])
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t \u3000"])
@@ -237,7 +250,7 @@ def by_hand(texts: list[str], offsets: list[list[tuple[int, int]]]) -> EncodedQu
         ids: Ints = np.full(len(of_document), 7, dtype=np.int32)
         documents.append(Tokens(ids, np.array(of_document, dtype=np.int32)))
         windows.append(Window(index, 0, len(ids), WORD_PIECES.frame(ids[:1], ids)))
-    return EncodedQuestion(texts, documents, windows)
+    return EncodedQuestion(texts, documents, windows, places=list(range(len(texts))), blank=[])
 
 
 def logits_of(start: list[float], end: list[float], null: float = -50.0) -> Floats:
@@ -270,7 +283,7 @@ def test_a_span_that_two_windows_see_counts_once_by_its_best_logit() -> None:
     ids: Ints = np.array([7, 8, 9], dtype=np.int32)
     tokens = Tokens(ids, np.array([(0, 1), (1, 2), (2, 3)], dtype=np.int32))
     windows = [Window(0, start, 2, WORD_PIECES.frame(ids[:1], ids[start : start + 2])) for start in (0, 1)]
-    encoded = EncodedQuestion(["abc"], [tokens], windows)
+    encoded = EncodedQuestion(["abc"], [tokens], windows, places=[0], blank=[])
     logits = [logits_of([0.0, 1.0], [0.0, 1.0], null=0.0), logits_of([4.0, 0.0], [4.0, 0.0], null=3.0)]
     result = make_task().decode(encoded, logits, max_answer_tokens=1)
 

@@ -187,6 +187,37 @@ def test_a_text_after_a_refused_one_is_encoded(pieces: Pieces) -> None:
     assert len(pieces.ours.encode("ok"))
 
 
+TYPED = ["[SEP]", "[CLS]", "<pad>", "[PAD]", "[MASK]", "<unk>", "[UNK]"]
+INTO = ["{}", "{0}{0}", " {} ", "it was {} not good", "good{}good", "{0} {0}\n{0}", "▁{}", " {}"]
+
+
+def control_ids(pieces: Pieces) -> dict[int, str]:
+    names = {"[PAD]", "<pad>", "[CLS]", "[SEP]", "[MASK]"}
+    return {number: name for name in names if (number := pieces.original.token_to_id(name)) is not None}
+
+
+@pytest.mark.parametrize("around", INTO)
+@pytest.mark.parametrize("name", TYPED)
+def test_the_name_of_a_control_token_in_a_text_is_ordinary_text(pieces: Pieces, name: str, around: str) -> None:
+    controls = control_ids(pieces)
+    assert len(controls) >= 4
+    text = around.format(name)
+    tokens = pieces.ours.encode(text)
+    framed = pieces.ours.frame(pieces.ours.ids(text), pieces.ours.ids(name)).ids.tolist()
+
+    assert [controls.get(number) for number in framed if number in controls] == ["[CLS]", "[SEP]", "[SEP]"]
+    assert framed[0] in controls
+    assert tokens.ids.tolist() == pieces.ours.ids(text).tolist()
+    # No token is the whole name, be it the one for what is unknown.
+    assert name not in [text[start:end].strip() for start, end in tokens.offsets]
+
+
+@settings(deadline=None, max_examples=60)
+@given(parts=st.lists(st.sampled_from([*TYPED, " ", "ok", "[", "]", "<", ">", "▁", "\u00a0", "\u3000"]), max_size=8))
+def test_no_text_has_a_control_token(pieces: Pieces, parts: list[str]) -> None:
+    assert not set(pieces.ours.ids("".join(parts)).tolist()) & control_ids(pieces).keys()
+
+
 @pytest.mark.parametrize("missing", ["cls_token", "sep_token"])
 def test_a_vocabulary_without_the_framing_tokens_is_refused(tmp_path: Path, missing: str) -> None:
     names = {"cls_token": "[CLS]", "sep_token": "[SEP]"} | {missing: "<s>"}

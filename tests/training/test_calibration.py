@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from service.errors import DataError
 from service.runtime.providers import choose
-from service.serving.engine import load
+from service.serving.loading import LoadOptions, load
 from service.tasks.classification import Classification, activate
 from service.training.calibration import Judged, _least, best_threshold, calibrate, fit_scale
 from service.training.scores import calibration_error, reliability
@@ -82,4 +82,4 @@ def test_every_answer_falls_into_one_bin(cases: list[tuple[float, bool]]) -> Non
 def test_fitting_says_what_it_lacks(repository: Path, tmp_path: Path) -> None:
     asked = write_questions(tmp_path / "answerable.json")
     with pytest.raises(DataError, match=r"SQuAD 2\.0"):
-        calibrate(load(repository / "qa" / "1", choose("cpu"), budget=256), [str(asked)])
+        calibrate(load(repository / "qa" / "1", LoadOptions(choose("cpu"), budget=256)), [str(asked)])

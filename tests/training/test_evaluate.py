@@ -11,7 +11,7 @@ from service.cli import main
 from service.errors import DataError, QualityError
 from service.repository.store import read_manifest
 from service.runtime.providers import choose
-from service.serving.engine import load
+from service.serving.loading import LoadOptions, load
 from service.tasks.exits import ExitPolicy
 from service.training.datasets import Labelled, Question
 from service.training.evaluate import Request, evaluate, table
@@ -102,7 +102,7 @@ def test_a_version_is_evaluated_calibrated_and_published_again(
     assert fitted.temperature != 1.0
     assert fitted.calibration["data"] == ["rows.tsv"]
     assert fitted.calibration["calibration_error_after"] <= fitted.calibration["calibration_error_before"] + 0.02
-    engine = load(root / "sentiment" / "2", choose("cpu"), budget=256)
+    engine = load(root / "sentiment" / "2", LoadOptions(choose("cpu"), budget=256))
     assert getattr(engine.task, "temperature") == fitted.temperature  # noqa: B009
     assert read_manifest(root / "sentiment" / "1").temperature == 1.0
 
@@ -117,7 +117,7 @@ def test_a_reader_gets_its_threshold(root: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(root / "qa" / "1"), str(path), "--calibrate", "--device", "cpu"]) == 0
     fitted = read_manifest(root / "qa" / "2")
     assert fitted.calibration["f1"] >= 50.0
-    found = evaluate(Local(load(root / "qa" / "2", choose("cpu"), budget=256)), Request(str(path)))
+    found = evaluate(Local(load(root / "qa" / "2", LoadOptions(choose("cpu"), budget=256))), Request(str(path)))
     assert found["f1"] == pytest.approx(fitted.calibration["f1"], abs=0.1)
 
 

@@ -1,0 +1,79 @@
+"""How late the event loop is: the one sign of a process that has more to do than its processor.
+
+Where it is late, a request is refused by its head alone, before anything of it is parsed, counted or queued: a refusal
+must cost far less than the request, or refusing is what keeps the loop busy.
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from starlette.types import Receive, Scope, Send
+
+from service.api.middleware import PUBLIC_PATHS
+from service.metrics import Metrics
+
+TICK = 0.02  # seconds
+TOO_LATE = 0.1  # seconds
+RETURNING = 100  # of those who were refused in one second come back in the same second
+
+
+@dataclass(slots=True)
+class LoopLag:
+    """Measures; and answers, as an ASGI app, those whom a loop that is late has no time for."""
+
+    metrics: Metrics
+    _due: float = math.inf  # when the next tick should be
+    _last: float = 0.0  # how late the last one was
+    _second: int = 0
+    _refused: int = field(default=0)
+
+    @contextlib.asynccontextmanager
+    async def measuring(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._measure(), name="loop lag")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _measure(self) -> None:
+        while True:
+            self._due = time.monotonic() + TICK
+            await asyncio.sleep(TICK)
+            self._last = max(0.0, time.monotonic() - self._due)
+            self.metrics.loop_lag.observe(self._last)
+
+    @property
+    def seconds(self) -> float:
+        """As of the last tick, or now where the next one is overdue."""
+        return max(self._last, time.monotonic() - self._due)
+
+    def refuses(self, path: str) -> bool:
+        return self.seconds > TOO_LATE and not path.startswith(PUBLIC_PATHS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """429, and each of those who are refused now is sent back at another time."""
+        now = int(time.monotonic())
+        self._refused = self._refused + 1 if now == self._second else 0
+        self._second = now
+        self.metrics.refused.labels("busy").inc()
+        self.metrics.requests.labels("refused", 429).inc()
+        request_id = secrets.token_hex(16)
+        message = "the service has more to do than its processor can; come back after Retry-After, or add workers"
+        error = {"code": "queue_full", "message": message, "request_id": request_id}
+        body = json.dumps({"error": error}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"retry-after", str(1 + self._refused // RETURNING).encode()),
+            (b"x-request-id", request_id.encode()),
+        ]
+        await send({"type": "http.response.start", "status": 429, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
