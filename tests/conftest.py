@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.api.app import create_app
 from service.conversion.pipeline import Options, convert
 from service.settings import Settings
 from tests.checkpoints import save_checkpoint
+from tests.fakes import until
 
 ROOT = Path(__file__).resolve().parent.parent
 # Tiny models gain nothing from threads, and on a busy machine each of torch's barriers waits for its turn.
@@ -71,15 +72,6 @@ async def serving(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """A client of an app for ``settings``, with its models loaded."""
     async with started(settings) as app, speaking_to(app) as client:
         yield client
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the loop and the threads go on until ``condition`` holds."""
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("waited in vain")
 
 
 async def hold_device(app: FastAPI) -> tuple["asyncio.Future[object]", threading.Event]:

@@ -49,7 +49,9 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
         title="albert-serve", version=__version__, summary="Text classification and question answering with ALBERT",
         lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
-    for part in (classify, qa, models, health):
+    for task in (classify, qa):
+        task.add_route(app)
+    for part in (models, health):
         app.include_router(part.router)
     failures.install(app)
     app.state.lag = LoopLag(metrics)

@@ -2,27 +2,24 @@
 
 from collections.abc import Iterator
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from service.api.route import JsonRoute
-from service.api.schemas import PRIORITIES, RESPONSES, ClassifyRequest, ClassifyResponse, Pair
+from service.api.route import add_json_route
+from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, Pair
 from service.api.service import RequestWork, Service, while_connected
 from service.errors import ServiceError
 from service.serving.pending import Outcome
 from service.tasks.classification import Classification, EncodedText
 from service.types import Floats
 
-router = APIRouter(tags=["tasks"], route_class=JsonRoute)
 Encoded = EncodedText | ServiceError
 
 
-@router.post(
-    "/classify",
-    response_model=ClassifyResponse,
-    responses=RESPONSES,
-    summary="Labels for texts or pairs of texts",
-)
+def add_route(app: FastAPI) -> None:
+    add_json_route(app, "/classify", classify, ClassifyResponse, "Labels for texts or pairs of texts")
+
+
 async def classify(body: ClassifyRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     work: RequestWork = request.state.work

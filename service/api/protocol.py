@@ -52,6 +52,10 @@ class LingeringTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
+    def write(self, data: bytes) -> None:
+        if not self._closing:
+            self._transport.write(data)
+
     def is_closing(self) -> bool:
         return self._closing or self._transport.is_closing()
 
@@ -76,6 +80,7 @@ class LingeringTransport:
         self.discarded += len(data)
         if self.discarded > LINGER_BYTES:
             self.abandon()
+        if not self._closing or self._transport.is_closing():
             return
         self._timers[1].cancel()
         self._timers[1] = self._protocol.loop.call_later(LINGER_PAUSE, self.abandon)
@@ -117,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._refused > 0 or (self.cycle is not None and self.cycle.more_body)
 
     def data_received(self, data: bytes) -> None:
-        if self._lingering.lingering:
+        if self._lingering.lingering or self._refused:
             self._lingering.discard(data)
             return
         self._unset_keepalive_if_required()
@@ -243,7 +248,14 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused, self._in_head = status, False
         often.warning(code, "answered %d: %s", status, message)
-        if self.cycle is None or self.cycle.response_complete:  # else the answer before it is on its way
+        going = self.cycle is not None and not self.cycle.response_complete
+        if going and not self.cycle.more_body:
+            self.cycle.keep_alive = False  # the answer before it is on its way, and is the last one
+            return
+        if going:  # what cannot be read is the body of the request that is in work: it will never be whole
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not going or not self.cycle.response_started:
             request_id = secrets.token_hex(16)
             body = json.dumps({"error": {"code": code, "message": message, "request_id": request_id}}).encode()
             head = [

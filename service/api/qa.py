@@ -1,26 +1,22 @@
 """``POST /qa``"""
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from service.api.route import JsonRoute
-from service.api.schemas import PRIORITIES, RESPONSES, QaRequest, QaResponse
+from service.api.route import add_json_route
+from service.api.schemas import PRIORITIES, QaRequest, QaResponse
 from service.api.service import RequestWork, Service, while_connected
 from service.errors import InvalidRequest, ServiceError
 from service.tasks.question_answering import Answered, QuestionAnswering
 from service.types import Floats
 
-router = APIRouter(tags=["tasks"], route_class=JsonRoute)
 BLANK = {"code": "invalid_request", "message": "the document is empty, or holds nothing that the model has a token for"}
 
 
-@router.post(
-    "/qa",
-    response_model=QaResponse,
-    response_model_exclude_none=True,
-    responses=RESPONSES,
-    summary="Answers to a question, as spans of the texts given",
-)
+def add_route(app: FastAPI) -> None:
+    add_json_route(app, "/qa", answer_question, QaResponse, "Answers to a question, as spans of the texts given")
+
+
 async def answer_question(body: QaRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     work: RequestWork = request.state.work

@@ -5,17 +5,18 @@ that took longer than its layers.  The documents at ``/docs`` are FastAPI's as e
 """
 
 import functools
+from collections.abc import Awaitable, Callable
 from typing import Any, get_type_hints
 
-from fastapi import Request
+from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.api.body import parse_json, read_body
 from service.api.failures import explain
-from service.api.schemas import Request as Body, check_size
+from service.api.schemas import RESPONSES, Request as Body, check_size
 from service.api.service import Service
 from service.errors import InvalidRequest
 from service.settings import Settings
@@ -45,6 +46,16 @@ class JsonRoute(APIRoute):
     def _model(self) -> type[Body]:
         model: type[Body] = get_type_hints(self.endpoint)["body"]
         return model
+
+
+def add_json_route(
+    app: FastAPI, path: str, endpoint: Callable[..., Awaitable[Response]], answer: type[BaseModel], summary: str
+) -> None:
+    """On ``app`` itself, for a router in between would look at each request once more."""
+    app.router.add_api_route(
+        path, endpoint, methods=["POST"], response_model=answer, response_model_exclude_none=True,
+        responses=RESPONSES, tags=["tasks"], summary=summary, route_class_override=JsonRoute,
+    )  # fmt: skip
 
 
 def validate(model: type[Body], content: Any, settings: Settings) -> Body:

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from service.settings import Settings
-from tests.conftest import hold_device, serving, speaking_to, started, until
+from tests.conftest import hold_device, serving, speaking_to, started
+from tests.fakes import until
 
 pytestmark = pytest.mark.anyio
 

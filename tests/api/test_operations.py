@@ -18,7 +18,8 @@ from service.errors import InferenceFailed
 from service.logs import LimitedLog
 from service.runtime.packing import Pack
 from service.settings import Settings
-from tests.conftest import hold_device, serving, speaking_to, until
+from tests.conftest import hold_device, serving, speaking_to
+from tests.fakes import until
 
 pytestmark = pytest.mark.anyio
 

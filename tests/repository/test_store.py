@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,19 @@ from pydantic import ValidationError
 
 from service.errors import RepositoryError
 from service.repository.manifest import Manifest
-from service.repository.store import MANIFEST, check_files, publish, read_manifest, revise, sha256, staging, versions
+from service.repository.store import (
+    MANIFEST,
+    check_files,
+    fingerprint,
+    look,
+    publish,
+    read_files,
+    read_manifest,
+    revise,
+    sha256,
+    staging,
+    versions,
+)
 from tests.repository.test_manifest import facts
 
 FILES = ("embed.onnx", "layers.onnx", "head.onnx", "tokenizer.json")
@@ -259,3 +272,86 @@ def test_a_revision_is_the_next_version_with_the_same_files(tmp_path: Path) -> N
     with pytest.raises(ValidationError):
         revise(first, temperature=-1)
     assert versions(tmp_path)[first.parent.name] == [1, 2]
+
+
+def test_files_are_read_whole_and_stay_as_they_were_checked(tmp_path: Path) -> None:
+    folder = publish_one(tmp_path)
+    files = read_files(folder, read_manifest(folder))
+    for name in FILES:
+        (folder / name).write_text("")
+
+    assert files.keys() == {*FILES}
+    assert all(content.decode().startswith(f"{name} in ") for name, content in files.items())
+    with pytest.raises(RepositoryError, match=r"is damaged.*Copy or convert the version again"):
+        read_files(folder, read_manifest(folder))
+
+
+def test_a_folder_that_cannot_be_read_keeps_no_other_out_of_the_listing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("a/1", "b/2", "c/3"):
+        (tmp_path / key).mkdir(parents=True)
+    iterdir = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    listing = look(tmp_path)
+
+    assert listing.models == versions(tmp_path) == {"a": [1], "c": [3]}
+    assert listing.unreadable == {"b": "Permission denied"}
+    assert (listing.of("a"), listing.of("b")) == ([1], [])
+
+
+def test_a_fingerprint_is_the_same_as_long_as_the_files_are(tmp_path: Path) -> None:
+    folder = publish_one(tmp_path)
+
+    assert fingerprint(folder) == fingerprint(folder)
+    assert {name for name, *_ in fingerprint(folder)} == {*FILES, MANIFEST}
+
+
+@pytest.mark.parametrize("change", ["written", "emptied", "touched", "replaced", "added", "removed", "renamed"])
+def test_a_fingerprint_changes_with_any_file(tmp_path: Path, change: str) -> None:
+    folder = publish_one(tmp_path)
+    before, path = fingerprint(folder), folder / "head.onnx"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    match change:
+        case "written":
+            path.write_text(path.read_text()[::-1])
+            os.utime(path, ns=(times[0], times[1] + 1))  # two writes may fall into one tick of the disk's clock
+        case "emptied":
+            path.write_text("")
+            os.utime(path, ns=times)
+        case "touched":
+            os.utime(path, ns=(times[0], times[1] + 1))
+        case "replaced":
+            (tmp_path / "other").write_text(path.read_text())
+            os.utime(tmp_path / "other", ns=times)
+            (tmp_path / "other").rename(path)
+        case "added":
+            (folder / "notes.txt").write_text("")
+        case "removed":
+            path.unlink()
+        case "renamed":
+            path.rename(folder / "tail.onnx")
+
+    assert fingerprint(folder) != before
+
+
+def test_a_folder_that_is_not_there_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
+    folder = publish_one(tmp_path)
+
+    assert fingerprint(tmp_path / "nowhere") == fingerprint(tmp_path / "nowhere elsewhere") != fingerprint(folder)
+
+
+def test_a_version_published_over_itself_has_another_fingerprint(tmp_path: Path) -> None:
+    folder = publish_one(tmp_path)
+    before = fingerprint(folder)
+    other = publish_one(tmp_path)
+    folder.rename(tmp_path / ".old")
+    other.rename(folder)
+
+    assert fingerprint(folder) != before

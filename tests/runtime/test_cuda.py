@@ -8,9 +8,10 @@ import pytest
 
 from service.conversion.texts import inputs
 from service.conversion.verify import TOLERANCE
-from service.repository.store import read_manifest, versions
+from service.repository.store import read_files, read_manifest, versions
 from service.runtime.providers import choose
-from service.serving.engine import Engine, load, make_model
+from service.serving.engine import Engine
+from service.serving.loading import LoadOptions, load, make_model
 from service.tasks.classification import Classification
 from service.types import Sequence
 from tests.conftest import ROOT
@@ -29,8 +30,9 @@ def rows(engine: Engine) -> list[Sequence]:
 
 @pytest.mark.parametrize("folder", SHIPPED, ids=lambda folder: folder.parent.name)
 def test_half_precision_on_cuda_answers_as_float32_on_the_cpu(folder: Path) -> None:
-    cuda = load(folder, choose("cuda"))
-    cpu = make_model(folder, read_manifest(folder), choose("cpu"), exact=True)
+    cuda = load(folder, LoadOptions(choose("cuda")))
+    manifest = read_manifest(folder)
+    cpu = make_model(read_files(folder, manifest), manifest, choose("cpu"), "float32")
     given = rows(cuda)
 
     for wanted, alone, packed in zip(

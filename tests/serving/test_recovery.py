@@ -1,4 +1,4 @@
-"""A device that fails or hangs: everyone is told, its sessions are made anew, and it serves again or the process ends."""
+"""A device that fails or hangs: everyone is told, and new sessions bring it back or the process ends."""
 
 import asyncio
 import contextlib
@@ -68,6 +68,13 @@ async def errors_of(callers: Iterable[Submitted]) -> list[ServiceError]:
 def revive(runner: FakeRunner) -> Callable[[], None]:
     def rebuilt() -> None:
         runner.dead = None
+
+    return rebuilt
+
+
+def waits_for(opened: threading.Event) -> Callable[[], None]:
+    def rebuilt() -> None:
+        opened.wait(10)
 
     return rebuilt
 
@@ -166,7 +173,7 @@ async def test_where_rebuilding_fails_the_process_is_given_up_with_the_reason() 
 async def test_where_rebuilding_hangs_the_process_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "REBUILD_SECONDS", 0.05)
     opened = threading.Event()
-    runner = FakeRunner(dead=GONE, on_rebuild=lambda: None if opened.wait(10) else None)
+    runner = FakeRunner(dead=GONE, on_rebuild=waits_for(opened))
     async with watched(runner) as one:
         try:
             await errors_of([ask(one.device, runner, [1])])
@@ -315,8 +322,8 @@ async def test_a_metric_that_fails_keeps_nobody_waiting_for_a_device_that_failed
     async with watched(runner) as one:
         async with asyncio.timeout(2):
             (error,) = await errors_of([ask(one.device, runner, [1])])
-        assert error.status == 503
-        await until(lambda: one.device.healthy)
+            assert error.status == 503
+            await until(lambda: one.device.healthy)
 
 
 async def test_work_between_steps_that_hangs_does_not_keep_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +358,7 @@ async def test_a_device_that_is_lost_while_a_model_warms_up_is_brought_back_befo
 
 async def test_leaving_ends_the_watchdog_and_a_rebuilding_that_hangs() -> None:
     opened = threading.Event()
-    runner = FakeRunner(dead=GONE, on_rebuild=lambda: None if opened.wait(10) else None)
+    runner = FakeRunner(dead=GONE, on_rebuild=waits_for(opened))
     try:
         async with watched(runner) as one:
             await errors_of([ask(one.device, runner, [1])])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.errors import InferenceFailed
+from service.errors import InferenceFailed, ServiceError
 from service.metrics import Metrics
 from service.serving.device_loop import DeviceLoop
 from service.serving.step_metrics import Step, count_step
@@ -44,7 +44,7 @@ async def test_a_step_is_counted() -> None:
 
 def test_those_that_left_those_that_go_on_and_those_that_failed_are_told_apart() -> None:
     metrics, runner = Metrics(CollectorRegistry()), FakeRunner(stepping=Stepping(12))
-    after = [
+    after: list[Progress | ServiceError] = [
         Progress(row(10), depth=4, logits=LOGITS),
         Progress(row(20), depth=12, logits=LOGITS),
         Progress(row(30), depth=4),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from service.runtime.providers import choose
-from service.serving.engine import Engine, load
+from service.serving.engine import Engine
+from service.serving.loading import LoadOptions, load
 from service.serving.stepping import Progress, Stepping, advance
 from service.tasks.exits import ExitPolicy, ExitSignal, exit_signal
 from service.types import Floats, Sequence
@@ -23,7 +24,7 @@ policies = st.builds(
 
 @pytest.fixture(scope="module", params=["sentiment", "qa"])
 def engine(request: pytest.FixtureRequest, repository: Path) -> Engine:
-    return load(repository / request.param / "1", choose("cpu"), budget=64)
+    return load(repository / request.param / "1", LoadOptions(choose("cpu"), budget=64))
 
 
 def some_rows(count: int, seed: int = 0) -> list[Sequence]:
@@ -31,20 +32,20 @@ def some_rows(count: int, seed: int = 0) -> list[Sequence]:
     return [row(int(length), int(first)) for length, first in zip(*draw.integers(5, 30, (2, count)), strict=True)]
 
 
-def profile_run(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) -> list[Progress]:
-    """Everyone to the end: in each step some of those who share a lane, through as many layers as they may."""
+def run_in_steps(engine: Engine, rows: list[Sequence], seed: int, stepping: Stepping) -> list[Progress]:
+    """Everyone to the end: in each step some of those that share a batch key, through as many layers as they may."""
     draw = random.Random(seed)
     state = dict(enumerate(map(Progress, rows)))
     done: dict[int, Progress] = {}
     while state:
         first = draw.choice(list(state))
-        lane = stepping.lane(state[first])
-        others = [key for key in state if stepping.lane(state[key]) == lane and draw.random() < 0.6]
+        batch_key = stepping.batch_key(state[first])
+        others = [key for key in state if stepping.batch_key(state[key]) == batch_key and draw.random() < 0.6]
         keys = list(dict.fromkeys([first, *others]))
         draw.shuffle(keys)
         group = [state[key] for key in keys]
-        piece, stop = draw.randint(1, stepping.layers), lambda: draw.random() < 0.5
-        for key, one in zip(keys, advance(engine.model, stepping, group, piece, stop), strict=True):
+        interval, stop = draw.randint(1, stepping.layers), lambda: draw.random() < 0.5
+        for key, one in zip(keys, advance(engine.model, stepping, group, interval, stop), strict=True):
             state[key] = one
             if one.logits is not None:
                 done[key] = state.pop(key)
@@ -58,7 +59,7 @@ def difference(found: list[Floats], wanted: list[Floats]) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int) -> None:
     rows = some_rows(9, seed)
-    ends = walk(engine, rows, seed, replace(engine.stepping, exits=None))
+    ends = run_in_steps(engine, rows, seed, replace(engine.stepping, exits=None))
 
     assert all(one.depth == engine.manifest.layers and one.hidden is None for one in ends)
     assert difference([one.logits for one in ends if one.logits is not None], engine.run(rows)) < NEAR
@@ -75,18 +76,18 @@ def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy:
             (at,) = advance(engine.model, asked, [at], 1, lambda: True)
         exit_history.append(list(at.exit_history))
     stepping = replace(engine.stepping, exits=policy)
-    ends = walk(engine, rows, 1, stepping)
+    ends = run_in_steps(engine, rows, 1, stepping)
 
-    assert [one.depth for one in ends] == [policy.depth(said) for said in exit_history]
-    for one, said in zip(ends, exit_history, strict=True):
+    assert [one.depth for one in ends] == [policy.depth(signals) for signals in exit_history]
+    for one, signals in zip(ends, exit_history, strict=True):
         assert one.logits is not None
-        assert exit_signal(one.logits).choice == said[one.depth - 1].choice
+        assert exit_signal(one.logits).choice == signals[one.depth - 1].choice
 
 
 def test_an_engine_that_runs_rows_by_itself_lets_them_leave_too(engine: Engine) -> None:
     rows, policy = some_rows(12), ExitPolicy("confidence", 0.52, 1)
     early = replace(engine, stepping=replace(engine.stepping, exits=policy))
-    ends = walk(engine, rows, 2, early.stepping)
+    ends = run_in_steps(engine, rows, 2, early.stepping)
 
     assert difference(early.run(rows, early_exit=True), [one.logits for one in ends if one.logits is not None]) < NEAR
     assert difference(early.run(rows), engine.run(rows)) < NEAR
@@ -95,8 +96,8 @@ def test_an_engine_that_runs_rows_by_itself_lets_them_leave_too(engine: Engine) 
 def test_who_asks_for_full_depth_gets_it_beside_those_who_leave(engine: Engine) -> None:
     rows = some_rows(4)
     stepping = replace(engine.stepping, exits=ExitPolicy("confidence", 0.0))
-    without_early_exit, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
-    first = advance(engine.model, stepping, [without_early_exit, hasty], 1)
+    patient, hasty = Progress(rows[0], early_exit=False), Progress(rows[1])
+    first = advance(engine.model, stepping, [patient, hasty], 1)
 
     assert first[1].logits is not None
     assert first[0].logits is None or engine.manifest.layers == 1
@@ -125,23 +126,26 @@ def test_no_step_passes_a_depth_at_which_the_head_must_be_asked(
 def test_a_small_group_goes_far_before_it_looks_up_and_a_full_one_looks_up_soon(
     layers: int, least: int, lengths: list[int], budget: int
 ) -> None:
-    stepping = Stepping(layers, layers_per_step=min(least, layers))
-    piece, tokens = stepping.piece([Progress(row(length)) for length in lengths], budget), sum(lengths)
+    stepping = Stepping(layers, layers_per_check=min(least, layers))
+    interval = stepping.check_interval([Progress(row(length)) for length in lengths], budget)
+    tokens = sum(lengths)
 
-    if stepping.layers_per_step:
-        assert piece == 1 or piece * tokens <= budget * stepping.layers_per_step
-        assert (piece + 1) * tokens > budget * stepping.layers_per_step
+    if stepping.layers_per_check:
+        assert interval == 1 or interval * tokens <= budget * stepping.layers_per_check
+        assert (interval + 1) * tokens > budget * stepping.layers_per_check
     else:
-        assert piece == layers
+        assert interval == layers
 
 
-@pytest.mark.parametrize("piece", [1, 2, 5])
-def test_it_stops_after_a_piece_where_it_is_told_to_and_goes_on_where_it_is_not(engine: Engine, piece: int) -> None:
+@pytest.mark.parametrize("interval", [1, 2, 5])
+def test_it_stops_after_an_interval_where_it_is_told_to_and_goes_on_where_it_is_not(
+    engine: Engine, interval: int
+) -> None:
     stepping = replace(engine.stepping, exits=None)
-    (stopped,) = advance(engine.model, stepping, [Progress(row(9))], piece, lambda: True)
-    (ended,) = advance(engine.model, stepping, [Progress(row(9))], piece, lambda: False)
+    (stopped,) = advance(engine.model, stepping, [Progress(row(9))], interval, lambda: True)
+    (ended,) = advance(engine.model, stepping, [Progress(row(9))], interval, lambda: False)
 
-    assert stopped.depth == min(piece, stepping.layers)
+    assert stopped.depth == min(interval, stepping.layers)
     assert ended.depth == stepping.layers
     assert ended.logits is not None
 
@@ -156,14 +160,14 @@ def test_it_goes_on_by_itself_where_the_head_was_asked_and_nobody_leaves(engine:
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:
     at = Progress(row(5), depth=3)
 
-    assert Stepping(12, mixes=True).lane(at) == Stepping(12, mixes=True).lane(Progress(row(5)))
-    assert Stepping(12, mixes=False).lane(at) != Stepping(12, mixes=False).lane(Progress(row(5)))
+    assert Stepping(12, mixes=True).batch_key(at) == Stepping(12, mixes=True).batch_key(Progress(row(5)))
+    assert Stepping(12, mixes=False).batch_key(at) != Stepping(12, mixes=False).batch_key(Progress(row(5)))
 
 
 def test_what_is_left_shrinks_and_never_ends_before_the_sequence_does() -> None:
     full = Stepping(12)
     early = Stepping(12, exits=ExitPolicy("confidence", 0.9), mean_depth=4.0)
 
-    assert [full.left(Progress(row(5), depth=depth)) for depth in (0, 6, 11)] == [1.0, 0.5, 1 / 12]
-    assert [early.left(Progress(row(5), depth=depth)) for depth in (0, 3, 11)] == [4 / 12, 1 / 12, 1 / 12]
-    assert early.left(Progress(row(5), early_exit=False)) == 1.0
+    assert [full.remaining(Progress(row(5), depth=depth)) for depth in (0, 6, 11)] == [1.0, 0.5, 1 / 12]
+    assert [early.remaining(Progress(row(5), depth=depth)) for depth in (0, 3, 11)] == [4 / 12, 1 / 12, 1 / 12]
+    assert early.remaining(Progress(row(5), early_exit=False)) == 1.0

@@ -16,8 +16,18 @@ from service.tasks.exits import ExitPolicy
 from service.types import ModelRef, Priority, Sequence, Timings
 from tests.fakes import FakeRunner, ManualClock, row, until
 from tests.serving.callers import (
-    FAR, SECONDS, Known, a_second_each, answers, ask, held, teach, value, waiting, working,
-)  # fmt: skip
+    FAR,
+    SECONDS,
+    Known,
+    a_second_each,
+    answers,
+    ask,
+    held,
+    teach,
+    value,
+    waiting,
+    working,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -173,9 +183,7 @@ async def test_a_refused_request_leaves_nothing_reserved(device: DeviceLoop) -> 
         before = device.admission.promised
         for deadline, most in ((1.0, 2**62), (FAR, 10)):
             with pytest.raises((DeadlineExceeded, TooLarge)):
-                await ask(
-                    device, runner, [5], tokens=64, deadline=device.clock() + deadline, max_queue_tokens=most
-                )
+                await ask(device, runner, [5], tokens=64, deadline=device.clock() + deadline, max_queue_tokens=most)
         assert device.admission.promised == before
     await blocker
     assert device.admission.promised == 0.0
@@ -240,8 +248,8 @@ async def test_a_long_list_whose_caller_leaves_half_way_leaves_nothing_behind(de
     runner = FakeRunner()
     async with held(device, runner) as blocker:
         caller = ask(device, runner, range(1024))
-        while len(device.queue) < 512:
-            await asyncio.sleep(0)
+        await until(lambda: len(device.queue) >= 2 * PART)
+        assert len(device.queue) < 1024
         caller.cancel()
         await waiting(device, 0)
     await blocker

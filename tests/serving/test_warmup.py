@@ -1,23 +1,25 @@
 """What the warm-up finds: a budget, after how few layers one may look up, and what a step costs."""
 
 import math
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from service.errors import OutOfMemory
 from service.runtime.providers import Device, choose
-from service.serving.admission import CostModel
+from service.serving.cost import CostModel
+from service.serving.loading import at_once
 from service.serving.stepping import Stepping
-from service.serving.warmup import choose_budget, measure_budget, measure_layers
+from service.serving.warmup import as_fast, choose_budget, measure_budget, measure_layers
 from service.types import Sequence
 from tests.fakes import ManualClock
 
 
 @dataclass
 class Timed:
-    """Takes ``per_step`` seconds to begin, ``per_token`` for a token through all layers, ``price`` a piece."""
+    """Takes ``per_step`` seconds to begin, ``per_token`` for a token through all layers, ``price`` a look up."""
 
     per_step: float
     per_token: float
@@ -33,13 +35,13 @@ class Timed:
     def __post_init__(self) -> None:
         self.stepping = Stepping(self.layers)
 
-    def profile_run(self, rows: Seq[Sequence], depth: int, piece: int) -> None:
+    def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
         tokens = sum(map(len, rows))
         if tokens > self.memory:
             raise OutOfMemory("full")
         self.sizes.append(tokens)
-        pieces = math.ceil(depth / piece)
-        self.clock.advance(self.per_step + self.price * pieces + self.per_token * tokens * depth / self.layers)
+        looks = math.ceil(depth / check_interval)
+        self.clock.advance(self.per_step + self.price * looks + self.per_token * tokens * depth / self.layers)
 
 
 @pytest.mark.parametrize(
@@ -70,36 +72,50 @@ def test_no_budget_is_below_the_floor_where_there_is_memory(rates: dict[int, flo
 def test_it_teaches_the_cost_and_stops_where_larger_steps_gain_nothing() -> None:
     flat, steep = Timed(0.0, 0.1), Timed(0.5, 0.0001)
 
-    assert measure_budget(flat, choose("cpu"), flat.clock) == 128
+    assert measure_budget(flat, choose("cpu"), at_once, flat.clock) == 128
     assert max(flat.sizes) == 256
-    assert measure_budget(steep, choose("cpu"), steep.clock) == 512
-    assert steep.cost.coefficients == pytest.approx((0.5, 0.0001), rel=1e-4)
+    assert measure_budget(steep, choose("cpu"), at_once, steep.clock) == 512
+    assert min(steep.cost.coefficients) > 0
+
+
+@pytest.mark.parametrize(("per_step", "per_token"), [(0.0, 0.001), (0.0003, 5e-5), (0.004, 0.001), (0.0005, 1e-6)])
+def test_what_a_full_step_takes_is_known_by_a_tenth(per_step: float, per_token: float) -> None:
+    engine = Timed(per_step, per_token)
+    budget = measure_budget(engine, choose("cpu"), at_once, engine.clock)
+
+    assert engine.cost.seconds(budget, budget) == pytest.approx(per_step + per_token * budget, rel=0.1)
 
 
 def test_no_row_is_longer_than_the_model_can_see() -> None:
     engine = Timed(1.0, 0.0, max_length=16)
 
-    assert measure_budget(engine, choose("cpu"), engine.clock) == 512
+    assert measure_budget(engine, choose("cpu"), at_once, engine.clock) == 512
 
 
 @pytest.mark.parametrize("max_length", [8, 48, 50, 100, 512])
 def test_the_tokens_that_ran_are_counted(max_length: int) -> None:
-    engine = Timed(0.004, 0.001, max_length=max_length)
-    measure_budget(engine, choose("cpu"), engine.clock)
+    class Recorded(CostModel):
+        def observe(self, tokens: float, seconds: float) -> None:
+            seen.append((tokens, seconds))
 
-    assert engine.cost.coefficients == pytest.approx((0.004, 0.001))
+    seen: list[tuple[float, float]] = []
+    engine = Timed(0.004, 0.001, max_length=max_length, cost=Recorded())
+    measure_budget(engine, choose("cpu"), at_once, engine.clock)
+
+    assert [seconds for _, seconds in seen] == pytest.approx([0.004 + 0.001 * tokens for tokens, _ in seen])
+    assert len(seen) >= 5
 
 
 def test_a_device_that_runs_out_of_memory_keeps_to_what_fits() -> None:
     engine = Timed(0.01, 1e-5, memory=1000)
 
-    assert measure_budget(engine, Device("cuda"), engine.clock) == 512
+    assert measure_budget(engine, Device("cuda"), at_once, engine.clock) == 512
 
 
 def test_layers_that_take_long_are_timed_one_at_a_time_and_quick_ones_together() -> None:
     slow, quick = Timed(0.0, 0.01), Timed(0.0, 1e-6)
     for engine in (slow, quick):
-        measure_budget(engine, choose("cpu"), engine.clock)
+        measure_budget(engine, choose("cpu"), at_once, engine.clock)
 
     assert slow.clock() - 100 < 16 * 0.01 + 4 * 512 * 0.01 / 12 * 1.1
     assert quick.cost.coefficients[1] == pytest.approx(1e-6)
@@ -119,19 +135,50 @@ def test_one_looks_up_after_as_few_layers_as_cost_next_to_nothing(price: float, 
     engine = Timed(0.0, 0.001, price=price)
     engine.cost.observe(128, 0.128)
 
-    assert measure_layers(engine, 128, engine.clock) == layers
+    assert measure_layers(engine, 128, at_once, engine.clock) == layers
 
 
 def test_a_quick_layer_is_not_worth_a_look_for_itself_even_where_an_idle_machine_shows_no_price() -> None:
     engine = Timed(0.0, 0.0001)
     engine.cost.observe(128, 0.0128)
 
-    assert measure_layers(engine, 128, engine.clock) == 10
+    assert measure_layers(engine, 128, at_once, engine.clock) == 10
 
 
 @pytest.mark.parametrize("layers", [1, 2, 24])
 def test_a_model_of_any_depth_is_measured(layers: int) -> None:
     engine = Timed(0.001, 0.001, layers=layers, price=0.0001)
-    budget = measure_budget(engine, choose("cpu"), engine.clock)
+    budget = measure_budget(engine, choose("cpu"), at_once, engine.clock)
 
-    assert 1 <= measure_layers(engine, budget, engine.clock) <= layers
+    assert 1 <= measure_layers(engine, budget, at_once, engine.clock) <= layers
+
+
+def test_each_timing_is_a_slice_of_its_own() -> None:
+    engine = Timed(0.001, 0.0001)
+    slices: list[int] = []
+
+    def sliced(work: Callable[[], Any]) -> Any:
+        before = len(engine.sizes)
+        result = work()
+        slices.append(len(engine.sizes) - before)
+        return result
+
+    budget = measure_budget(engine, choose("cpu"), sliced, engine.clock)
+    measure_layers(engine, budget, sliced, engine.clock)
+    assert {*slices} == {1}
+    assert len(slices) == len(engine.sizes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "faster"), [(0.001, 0.002, True), (0.002, 0.001, False), (0.001, 0.001, True)]
+)
+def test_of_two_models_the_one_that_takes_no_longer_is_as_fast(one: float, other: float, faster: bool) -> None:
+    clock = ManualClock()
+
+    assert as_fast(Timed(0.0, one, clock), Timed(0.0, other, clock), at_once, clock) == faster
+
+
+def test_where_not_even_the_smallest_step_fits_the_model_does_not_load() -> None:
+    engine = Timed(0.01, 1e-5, memory=8)
+    with pytest.raises(OutOfMemory):
+        measure_budget(engine, choose("cpu"), at_once, engine.clock)

@@ -20,7 +20,8 @@ from tests.system.conftest import Server, Start
 from tests.system.test_server import samples
 
 LONG = "Nobody knew why the river had changed its course overnight. " * 4
-HEAVY = {"inputs": [LONG] * 1000, "early_exit": False}
+HEAVY = {"inputs": [LONG] * 500, "early_exit": False}
+PATIENT = ["--max-queue-tokens", "100000000", "--max-text-chars", "10000000", "--deadline-ms", "600000"]
 
 
 def ask(url: str, body: object, seconds: float = 40) -> int:
@@ -38,8 +39,7 @@ def in_flight(server: Server) -> float:
 def load(server: Server, pool: ThreadPoolExecutor, count: int) -> "list[Future[int]]":
     """So many requests that take seconds together, once they are in work."""
     running = [pool.submit(ask, server.url, HEAVY) for _ in range(count)]
-    end = time.monotonic() + 20
-    while in_flight(server) < count and time.monotonic() < end:
+    while in_flight(server) < count / 2 and not all(one.done() for one in running):
         time.sleep(0.02)
     return running
 
@@ -80,9 +80,10 @@ def test_clients_are_answered_or_refused_and_never_hang(start: Start, repository
                         statuses.append(client.post("/classify", json={"inputs": "ok"}).status_code)
                     else:
                         statuses.append(ask(server.url, {"inputs": "ok"}, 10))
-                except httpx.TransportError as error:
-                    assert not isinstance(error, httpx.TimeoutException)
+                except (httpx.NetworkError, httpx.RemoteProtocolError):
                     statuses.append(0)
+                except httpx.TimeoutException:
+                    statuses.append(-1)
                 longest = max(longest, time.monotonic() - began)
                 time.sleep(0.001)
 
@@ -94,12 +95,12 @@ def test_clients_are_answered_or_refused_and_never_hang(start: Start, repository
     assert server.process.wait(10) == 0
     for thread in threads:
         thread.join(10)
-    assert set(statuses) <= {200, 503, 0}
+    assert set(statuses) <= {200, 429, 503, 0}
     assert longest < 3
 
 
 def test_a_request_in_work_at_the_end_of_the_drain_is_503(start: Start, repository: Path) -> None:
-    server = start(repository, "--drain-seconds", "1", "--max-queue-tokens", "100000000", "--deadline-ms", "600000")
+    server = start(repository, "--drain-seconds", "1", *PATIENT)
     with ThreadPoolExecutor(40) as pool:
         running = load(server, pool, 40)
         told = server.tell(signal.SIGTERM)
@@ -113,7 +114,7 @@ def test_a_request_in_work_at_the_end_of_the_drain_is_503(start: Start, reposito
 
 
 def test_a_second_signal_ends_it_at_once(start: Start, repository: Path) -> None:
-    server = start(repository, "--max-queue-tokens", "100000000", "--deadline-ms", "600000")
+    server = start(repository, *PATIENT)
     with ThreadPoolExecutor(40) as pool:
         running = load(server, pool, 40)
         server.tell(signal.SIGINT)

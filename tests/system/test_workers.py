@@ -23,7 +23,7 @@ ANSWERED = ("albert_requests_total", frozenset({("route", "/classify"), ("status
 
 def workers(server: Server) -> set[int]:
     """Those that run."""
-    started = {int(re.findall(r"worker (\d+) started", line)[0]) for line in server.lines(" started")}
+    started = {int(pid) for pid in re.findall(r"worker (\d+) started", server.log.read_text())}
     return {pid for pid in started if Path(f"/proc/{pid}").exists()}
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import json
 import os
 import signal
 import subprocess
@@ -123,7 +125,8 @@ async def ask(session: aiohttp.ClientSession, url: str, body: Any, path: str = "
     """One request, and whatever came of it."""
     began = time.monotonic()
     try:
-        async with session.post(f"{url}{path}", json=body, headers=headers) as response:
+        data = io.BytesIO(json.dumps(body).encode())
+        async with session.post(f"{url}{path}", data=data, headers=headers) as response:
             content = await response.json()
             after = response.headers.get("Retry-After")
             seconds = time.monotonic() - began
