@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -174,6 +175,7 @@ class Supervisor:
 def work(settings: Settings, listener: socket.socket, reports: Connection) -> None:
     """The whole of one worker process."""
     configure(settings.log_level, settings.log_format)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from service.api import server
     from service.api.app import choose_device
 
@@ -187,6 +189,15 @@ def work(settings: Settings, listener: socket.socket, reports: Connection) -> No
         log.error("%s", error.message)
         code = USAGE
     raise SystemExit(code)
+
+
+def _end_with_parent() -> None:
+    """A worker that nobody looks after any more must not keep the port."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    log.error("the supervisor is gone; this worker ends what runs and follows")
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -278,6 +278,7 @@ async def _accounted(callers: list[Caller], budget: int) -> None:
             for task, (_, _, fate, _) in zip(tasks, callers, strict=True):
                 if fate == "leaves":
                     task.cancel()
+            await waiting(device, sum(len(firsts) for firsts, _, fate, _ in callers if fate != "leaves"))
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert await answers(blocker) == [1]
         assert device.healthy

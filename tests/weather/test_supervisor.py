@@ -1,0 +1,38 @@
+"""Several workers: none outlives the process that looks after them, and none is restarted in a rush."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.weather.conftest import Serve
+from tests.weather.harness import is_ready, wait_until
+
+
+def test_workers_end_with_their_supervisor(serve: Serve) -> None:
+    started = serve("--workers", "2")
+    pids = started.workers()
+    started.process.kill()
+    started.process.wait()
+
+    end = time.monotonic() + 20
+    while time.monotonic() < end and any(Path(f"/proc/{pid}").exists() for pid in pids):
+        time.sleep(0.05)
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_killed_worker_leaves_no_gauge_and_readiness_is_told_by_each(serve: Serve) -> None:
+    started = serve("--workers", "2")
+    os.kill(started.workers()[0], signal.SIGKILL)
+    wait_until(lambda: len(started.workers()) == 2, 30, started)
+    wait_until(lambda: is_ready(started), 30, started)
+
+    for _ in range(6):
+        metrics = started.metrics()
+        assert metrics["albert_ready"] == 1
+        assert metrics["albert_requests_in_flight"] == pytest.approx(1)  # the scrape itself
+        assert metrics["albert_queue_sequences"] == 0
+    assert metrics["albert_worker_restarts_total"] == 1
+    assert "another is started in" in started.log.read_text()
