@@ -1,6 +1,6 @@
 """A lower precision is published only where it keeps its score; nothing of a refused one stays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import onnx
@@ -11,18 +11,19 @@ from service.conversion.pipeline import Options, convert, verify_published
 from service.conversion.precision import Gate, staged_engine
 from service.errors import CheckpointError, QualityError
 from service.repository.store import check_files, read_manifest
-from service.runtime.providers import choose, saturates
-from service.serving import engine as engines
-from service.serving.engine import Engine, load
+from service.runtime.processor import assumed
+from service.runtime.providers import choose
+from service.serving.engine import Engine
+from service.serving.loading import LoadOptions, load
 from tests.checkpoints import save_checkpoint
 from tests.fakes import row
 
 
 @pytest.fixture
-def trusted() -> None:
-    choose("cpu")
-    if saturates():
-        pytest.skip("products of eight bits overflow on this processor")
+def vnni() -> Iterator[None]:
+    """As on a processor whose products of eight bits do not overflow: forms of eight bits are tried, too."""
+    with assumed("vnni"):
+        yield
 
 
 def gate(full: float, *lower: float, half: float = 90.0) -> Gate:
@@ -43,7 +44,7 @@ def products(folder: Path) -> int:
     return sum(node.op_type == "MatMulIntegerToFloat" for node in body.node)
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("vnni")
 def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoint: str) -> None:
     folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 89.6)))
     manifest = read_manifest(folder)
@@ -53,12 +54,13 @@ def test_eight_bits_that_keep_their_score_are_published(tmp_path: Path, checkpoi
     assert products(folder) == 4
     assert manifest.precision["float32"]["scores"] == {"accuracy": 90}
     assert manifest.precision["tried"][1]["scores"] == {"accuracy": 89.6}
-    assert load(folder, choose("cpu"), budget=64).run([row(5)])[0].shape == (2,)
+    assert manifest.graphs["cpu"].weight_bits == 7
+    assert load(folder, LoadOptions(choose("cpu"), budget=64)).run([row(5)])[0].shape == (2,)
     # The layers in float32 lie beside them, and still answer as PyTorch does.
     assert verify_published(folder, checkpoint)["max_difference_in_batches"] < 1e-5
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("vnni")
 def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) -> None:
     folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 89.9)))
 
@@ -66,29 +68,38 @@ def test_what_suffers_first_goes_back_to_float(tmp_path: Path, checkpoint: str) 
     assert [entry["lost"] for entry in read_manifest(folder).precision["tried"]] == [0, 50, pytest.approx(0.1)]
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("vnni")
 def test_nothing_is_published_where_eight_bits_fail_and_were_asked_for(tmp_path: Path, checkpoint: str) -> None:
     with pytest.raises(QualityError, match="loses at least 5 points"):
-        convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 50, 60, 85)))
+        convert(
+            checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 40, 50, 60, 85, 40, 50, 60, 70))
+        )
     assert not [path for path in (tmp_path / "repo").rglob("*") if path.is_file()]
 
 
-@pytest.mark.usefixtures("trusted")
-def test_where_eight_bits_overflow_float32_is_served_and_published(
-    tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 90)))
-    bits, exact = load(folder, choose("cpu")), staged_engine(folder, read_manifest(folder), exact=True)
-    for module in (engines, precision):
-        monkeypatch.setattr(module, "saturates", lambda: True)
-    (wanted,), (given,) = exact.run([row(9)]), load(folder, choose("cpu")).run([row(9)])
+def test_where_products_of_eight_bits_overflow_float32_is_served(tmp_path: Path, checkpoint: str) -> None:
+    with assumed("vnni"):
+        scores = gate(90, 40, 40, 40, 40, 90)  # no form of seven bits passes
+        folder = convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=scores))
+        bits = load(folder, LoadOptions(choose("cpu")))
+    manifest = read_manifest(folder)
+    exact = staged_engine(folder, manifest, exact=True)
+    with assumed("none"):
+        given = load(folder, LoadOptions(choose("cpu")))
 
-    assert (wanted == given).all()
-    assert (wanted != bits.run([row(9)])[0]).any()
-    with pytest.raises(QualityError, match="VNNI"):
-        convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90)))
-    auto = read_manifest(convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90))))
+    assert manifest.graphs["cpu"].weight_bits == 8
+    assert (bits.precision, given.precision) == ("int8", "float32")
+    assert (exact.run([row(9)])[0] == given.run([row(9)])[0]).all()
+    assert (exact.run([row(9)])[0] != bits.run([row(9)])[0]).any()
+
+
+def test_weights_of_eight_bits_are_not_tried_where_they_cannot_be_judged(tmp_path: Path, checkpoint: str) -> None:
+    with assumed("none"):
+        with pytest.raises(QualityError, match="loses at least 10 points"):
+            convert(checkpoint, tmp_path / "repo", Options("m", precision="int8", gate=gate(90, 80, 80, 80, 80)))
+        auto = read_manifest(convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 80, 80, 80, 80))))
     assert auto.graphs["cpu"].precision == auto.precision["cpu"] == "float32"
+    assert {entry.get("weight_bits", 7) for entry in auto.precision["tried"]} == {7}
 
 
 def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
@@ -97,7 +108,7 @@ def speeds(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
     monkeypatch.setattr(precision, "speed", timed)
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("vnni")
 def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speeds(monkeypatch, 1.0, 5.0, 0.4, 1.0)
     folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90)))
@@ -105,17 +116,17 @@ def test_auto_takes_what_is_faster_and_passes(tmp_path: Path, checkpoint: str, m
     assert read_manifest(folder).graphs["cpu"].precision == "int8"
 
 
-@pytest.mark.usefixtures("trusted")
+@pytest.mark.usefixtures("vnni")
 def test_auto_keeps_float32_where_nothing_passes_or_is_faster(
     tmp_path: Path, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speeds(monkeypatch, 1.0, 5.0, 1.1, 1.0, 0.5, 1.2, 1.0, 1.3, 1.0)
-    folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90, 80, 90, 90)))
+    speeds(monkeypatch, 1.0, 5.0, 1.1, 1.0, 0.5, 1.2, 1.0, 1.3, 1.0, 0.5, 0.5, 0.5, 0.5)
+    folder = convert(checkpoint, tmp_path / "repo", Options("m", gate=gate(90, 90, 80, 90, 90, 80, 80, 80, 80)))
     manifest = read_manifest(folder)
     check_files(folder, manifest)
 
     assert manifest.graphs["cpu"].precision == manifest.precision["cpu"] == "float32"
-    assert len(manifest.precision["tried"]) == 5
+    assert len(manifest.precision["tried"]) == 9
     assert products(folder) == 0
 
 
