@@ -111,11 +111,11 @@ class Metrics:
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
 
-    def forget(self, ref: ModelRef) -> None:
-        """The series of a version that is not loaded any more go; with several processes their files keep them."""
+    def forget(self, ref: ModelRef, *collectors: MetricWrapperBase) -> None:
+        """The series of a version go, of all collectors or of these; with several processes their files keep them."""
         if self.several:
             return
-        for collector in self._of_models:
+        for collector in collectors or self._of_models:
             collector.remove_by_labels({"model": ref.name, "version": str(ref.version)})
 
     @property

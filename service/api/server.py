@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.lifecycle import Lifecycle, State
 from service.api.protocol import ConnectionLimits, bounded
-from service.errors import ServiceError
+from service.errors import ServiceError, Unavailable
 from service.runtime.providers import Device
 from service.settings import Settings
 
@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
         await self._wait(self._settings.drain_seconds)
         service = getattr(self._app.state, "service", None)
         if service is not None:
-            service.device.stop("the service is stopping; this did not end in time")
+            service.device.stop(Unavailable("the service is stopping; this did not end in time"))
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from service.types import Floats, Sequence
 # As the CPU's allocator, the CUDA arena with and without a limit, cuBLAS and cuDNN word it.
 OUT_OF_MEMORY = re.compile(
     r"out of memory|failed to allocate memory|is smaller than requested bytes|bad_alloc|CUBLAS_STATUS_ALLOC_FAILED"
-    r"|CUDNN_STATUS_ALLOC_FAILED|cudaErrorMemoryAllocation",
+    r"|CUDNN_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR_(HOST|DEVICE)_ALLOCATION_FAILED|cudaErrorMemoryAllocation",
     re.IGNORECASE,
 )
 # After one of these every call of the process fails: the CUDA context is gone.

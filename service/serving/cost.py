@@ -6,13 +6,16 @@ quartile of the last few in each class says what such a step takes.  How much lo
 a machine that is shared, ``pace`` says: an average over some seconds of device time, in which no step counts for much.
 """
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Iterable
 
+KNOWN = 3  # steps of a class before it says anything beside classes that have as many
 RECENT = 15  # steps of a class that are remembered
 STALE = 300  # steps after which a class that had none of them is not asked any more
 QUARTILE = 0.25
+LEAST_RATE = 0.1  # of the best rate is the price of a token at least: no token is free
 PACE_SECONDS = 2.0  # of device time that the pace is averaged over
 SLOWEST = 4.0  # times what it should take is the most that one step may say
 
@@ -53,11 +56,14 @@ class CostModel:
             self.pace += min(1.0, predicted / PACE_SECONDS) * (ratio - self.pace)
 
     def _fit(self) -> tuple[float, float]:
-        """The rate of the class that runs at the best one; what smaller steps take above it is the price of a step."""
-        fresh = [(t, s) for t, s, seen in self._typical.values() if self._seen - seen < STALE]
-        per_token = min(seconds / tokens for tokens, seconds in fresh)
-        above = [seconds - per_token * tokens for tokens, seconds in fresh if seconds > per_token * tokens]
-        return (quantile(above, 0.5) if above else 0.0), per_token
+        """A line through the classes by the median of the slopes between them (Theil 1950, Sen 1968)."""
+        known = [one for size, one in self._typical.items() if len(self._classes[size]) >= KNOWN]
+        fresh = [(t, s) for t, s, seen in known or self._typical.values() if self._seen - seen < STALE]
+        best = min(seconds / tokens for tokens, seconds in fresh)
+        slopes = [(s - r) / (t - u) for (t, s), (u, r) in itertools.combinations(fresh, 2) if abs(t - u) > 1e-9]
+        slope = quantile(slopes, 0.5) if slopes else 0.0
+        per_token = min(best, max(LEAST_RATE * best, slope)) if slope > 0 else best
+        return max(0.0, quantile((seconds - per_token * tokens for tokens, seconds in fresh), 0.5)), per_token
 
     def marginal(self, tokens: float, budget: float) -> float:
         """Seconds that ``tokens`` add to steps that are full: their share of what a step costs is in it."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence as Seq
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,9 +37,10 @@ SLICE_SHARE = 0.2  # of the device's time goes to warming models up while sequen
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Running:
-    """What the thread does now, and the seconds that it should take."""
+    """What the thread does now, and the seconds that it should take; ``asked`` by who waits for it, if not a batch."""
 
     expected: float
+    asked: "Future[Any] | None" = None
 
 
 @dataclass(slots=True)
@@ -58,6 +59,7 @@ class DeviceLoop:
     _ended: float = 0.0  # when the last step ended
     _slice_due: float = 0.0
     _slices: deque[tuple[Callable[[], Any], "Future[Any]"]] = field(default_factory=deque)
+    _slicing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.clock, lambda cause: self.metrics.refused.labels(cause).inc())
@@ -69,7 +71,7 @@ class DeviceLoop:
         try:
             yield self
         finally:
-            self.stop("the service has stopped")
+            self.stop(Unavailable("the service has stopped"))
 
     @property
     def healthy(self) -> bool:
@@ -82,19 +84,21 @@ class DeviceLoop:
         loop, generation = asyncio.get_running_loop(), self._generation
         threading.Thread(target=self._serve, args=(loop, generation), name="device", daemon=True).start()
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: ServiceError) -> None:
         """Answer everyone who waits with ``why``, and take no one more.  The thread ends when its step does."""
         self._generation += 1
-        self.down = why
-        self.fail_all(Unavailable(why))
-        while self._slices:
-            self._slices.popleft()[1].set_exception(Unavailable(why))
-        self.queue.notify()
-
-    def fail_all(self, error: ServiceError) -> None:
+        self.down = why.message
         for request in self.queue.drop_all():
             if not request.done.done():
-                request.done.set_exception(error)
+                request.done.set_exception(why)
+        with self._slicing:
+            asked = [future for _, future in self._slices]
+            self._slices.clear()
+        if self.current is not None and self.current.asked is not None:
+            asked.append(self.current.asked)
+        for future in asked:
+            _settle(future, error=why)
+        self.queue.notify()
         self.set_gauges()
 
     def between_steps(self, work: Callable[[], T]) -> T:
@@ -102,17 +106,22 @@ class DeviceLoop:
 
         While sequences wait, such work gets a fifth of the device's time.
         """
-        if self.down:
-            raise Unavailable(self.down)
         future: Future[T] = Future()
-        self._slices.append((work, future))
+        with self._slicing:
+            if self.down:
+                raise Unavailable(self.down)
+            self._slices.append((work, future))
         self.queue.notify()
         return future.result()
 
     def set_gauges(self) -> None:
-        self.metrics.queue_sequences.set(len(self.queue))
-        self.metrics.queue_tokens.set(self.queue.tokens)
-        self.metrics.promised.set(self.admission.promised)
+        """Never raises: nobody waits longer for a metric that fails."""
+        try:
+            self.metrics.queue_sequences.set(len(self.queue))
+            self.metrics.queue_tokens.set(self.queue.tokens)
+            self.metrics.promised.set(self.admission.promised)
+        except Exception:
+            log.exception("the gauges of the queue cannot be set, which is a bug")
 
     def _serve(self, loop: asyncio.AbstractEventLoop, generation: int) -> None:
         """The thread.  Whatever ends it but its being given up, the event loop is told."""
@@ -132,6 +141,7 @@ class DeviceLoop:
         if late_ones:
             _tell(loop, self._deliver_expired, late_ones)
         if batch:
+            self.set_gauges()
             step = self._step(batch, generation)
             if step:
                 _tell(loop, self._deliver, step)
@@ -145,10 +155,15 @@ class DeviceLoop:
         group = [one.progress for one in batch if one.progress is not None]
         soonest = min(one.deadline for one in batch)
         began = self.clock()
-        with self._doing(runner.cost.seconds(sum(one.work for one in batch), runner.budget)):
-            ran = run_isolating_failures(
-                runner, group, lambda: self.queue.preemption_requested or self.clock() >= soonest
-            )
+
+        def wanted() -> bool:
+            return self._generation == generation
+
+        def stop() -> bool:
+            return self.queue.preemption_requested or self.clock() >= soonest or not wanted()
+
+        with self._doing(Running(runner.cost.seconds(sum(one.work for one in batch), runner.budget))):
+            ran = run_isolating_failures(runner, group, stop, wanted)
         if self._generation != generation:
             return None
         ended = self.clock()
@@ -185,8 +200,8 @@ class DeviceLoop:
                 self.admission.spend(one.request.reservation, done)
 
     @contextlib.contextmanager
-    def _doing(self, expected: float) -> Iterator[None]:
-        running = self.current = Running(expected)
+    def _doing(self, running: Running) -> Iterator[None]:
+        self.current = running
         try:
             yield
         finally:
@@ -194,13 +209,18 @@ class DeviceLoop:
                 self.current = None
 
     def _run_slice(self) -> None:
-        work, future = self._slices.popleft()
+        with self._slicing:
+            if not self._slices:
+                return
+            work, future = self._slices.popleft()
         began = self.clock()
-        with self._doing(1.0):
+        with self._doing(Running(1.0, future)):
             try:
-                future.set_result(work())
+                _settle(future, work())
             except Exception as error:
-                future.set_exception(error)
+                _settle(future, error=error)
+                if isinstance(error, DeviceLost):
+                    raise
         self._slice_due = self.clock() + (self.clock() - began) * (1 / SLICE_SHARE - 1)
         self._ended = 0.0
 
@@ -221,14 +241,27 @@ class DeviceLoop:
         count_step(self.metrics, step)
 
     def _deliver_expired(self, sequences: Seq[PendingSequence]) -> None:
-        expired = sum(self._complete(one, late()) for one in sequences)
-        self.metrics.dropped.labels("deadline").inc(expired)
+        closed = [closed for one in sequences if (closed := self.queue.close(one.key)) is not None]
+        for one in closed:
+            if one.request is not None:
+                one.request.deliver(one.index, late())
+        self.metrics.dropped.labels("deadline").inc(len(closed))
         self.set_gauges()
 
-    def _complete(self, one: PendingSequence, outcome: Outcome) -> bool:
+    def _complete(self, one: PendingSequence, outcome: Outcome) -> None:
         """Answer, if anyone still waits."""
         closed = self.queue.close(one.key)
-        return closed is not None and closed.request is not None and closed.request.deliver(one.index, outcome)
+        if closed is not None and closed.request is not None:
+            closed.request.deliver(one.index, outcome)
+
+
+def _settle(future: "Future[Any]", result: object = None, error: Exception | None = None) -> None:
+    """Unless it is settled: the thread that works on it may have been given up."""
+    with contextlib.suppress(InvalidStateError):
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
 
 def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *given: object) -> None:

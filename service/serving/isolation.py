@@ -1,7 +1,7 @@
 """A step that fails is run again in halves, so that one bad sequence fails alone; a device that fails, fails as one."""
 
 import logging
-from collections.abc import Sequence as Seq
+from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,19 +23,22 @@ class Ran:
     clean: bool
 
 
-def run_isolating_failures(runner: Runner, group: Seq[Progress], stop: Stop) -> Ran:
+def run_isolating_failures(
+    runner: Runner, group: Seq[Progress], stop: Stop, wanted: Callable[[], bool] = lambda: True
+) -> Ran:
     """Step ``group`` together; where that fails, in halves, until what fails stands alone.  In the device's thread.
 
-    DeviceLost where the fault is the device's: a sequence that cannot fail is run once, before any half is.
+    DeviceLost where the fault is the device's: a sequence that cannot fail is run once, before any half is.  Where the
+    step is not ``wanted`` any more, its thread having been given up, its error is raised as it is.
     """
     try:
         return Ran([_finite(one) for one in runner.step(group, stop)], clean=True)
     except Exception as error:
-        if isinstance(error, DeviceLost):
+        if isinstance(error, DeviceLost) or not wanted():
             raise
         if not isinstance(error, OutOfMemory):
             _probe(runner, error)
-        return Ran(_halved(runner, group, stop, error), clean=False)
+        return Ran(_halved(runner, group, stop, wanted, error), clean=False)
 
 
 def _probe(runner: Runner, error: Exception) -> None:
@@ -45,25 +48,29 @@ def _probe(runner: Runner, error: Exception) -> None:
         raise DeviceLost(f"nothing can be computed any more: {error}") from error
 
 
-def _halved(runner: Runner, group: Seq[Progress], stop: Stop, error: Exception) -> list[Progress | ServiceError]:
+def _halved(
+    runner: Runner, group: Seq[Progress], stop: Stop, wanted: Callable[[], bool], error: Exception
+) -> list[Progress | ServiceError]:
     if len(group) == 1:
         failure = InferenceFailed("the model failed on this text; the log says why")
         failure.__cause__ = error
         return [failure]
     if isinstance(error, OutOfMemory):
-        runner.budget, runner.clean_steps = max(1, sum(map(len, group)) // 2), 0
+        runner.budget, runner.clean_steps = max(1, min(runner.budget, sum(map(len, group)) // 2)), 0
         log.warning("%s: out of memory; a step holds %d tokens now, and grows again", runner.ref, runner.budget)
     half = len(group) // 2
-    return [after for part in (group[:half], group[half:]) for after in _tried(runner, part, stop)]
+    return [after for part in (group[:half], group[half:]) for after in _tried(runner, part, stop, wanted)]
 
 
-def _tried(runner: Runner, group: Seq[Progress], stop: Stop) -> list[Progress | ServiceError]:
+def _tried(
+    runner: Runner, group: Seq[Progress], stop: Stop, wanted: Callable[[], bool]
+) -> list[Progress | ServiceError]:
     try:
         return [_finite(one) for one in runner.step(group, stop)]
-    except DeviceLost:
-        raise
     except Exception as error:
-        return _halved(runner, group, stop, error)
+        if isinstance(error, DeviceLost) or not wanted():
+            raise
+        return _halved(runner, group, stop, wanted, error)
 
 
 def _finite(one: Progress) -> Progress | ServiceError:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
+from service.errors import DeviceLost, RepositoryError
 from service.serving.device_loop import DeviceLoop, Running
 from service.serving.pending import Runner
 
@@ -49,9 +50,9 @@ class Recovery:
         """The device computes nothing any more: everyone who waits is told so, and it is brought back."""
         if self._at_work is None or self._at_work.done():
             log.error("the device failed (%s); who waits is told so, and its sessions are made anew", why)
-            self.device.metrics.device_failures.inc()
-            self.device.stop("the device failed and is being restarted")
             self._at_work = asyncio.create_task(self._recover(why), name="device recovery")
+            self.device.stop(DeviceLost("the device failed and is being restarted"))
+            self.device.metrics.device_failures.inc()  # last: a metric that fails must keep nobody waiting
 
     async def _watch(self) -> None:
         seen: Running | None = None
@@ -81,7 +82,10 @@ class Recovery:
 
     def _rebuild(self) -> None:
         for runner in self.runners():
-            runner.rebuild()
+            try:
+                runner.rebuild()
+            except RepositoryError as error:  # its files changed since; the sessions that there are may still do
+                log.error("%s keeps its old sessions: %s", runner.ref, error)
             runner.probe()
 
 

@@ -137,6 +137,7 @@ class Registry:
         seconds = self.clock() - began
         self.metrics.load_seconds.labels(ref.name, ref.version).set(seconds)
         self.metrics.token_budget.labels(ref.name, ref.version).set(engine.budget)
+        self.metrics.forget(ref, self.metrics.precision)
         self.metrics.precision.labels(ref.name, ref.version, engine.precision).set(1)
         log.info("%s loaded and warm in %.2f s: %s, %d tokens a step", ref, seconds, engine.precision, engine.budget)
         return True
@@ -158,7 +159,6 @@ class Registry:
         loaded = self._models.get(name, {})
         for number in loaded.keys() - wanted:
             self._close_later(loaded.pop(number))
-            self.metrics.forget(ModelRef(name, number))
         if not loaded:
             self._models.pop(name, None)
 
@@ -167,11 +167,13 @@ class Registry:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    @staticmethod
-    async def _close(loaded: _Loaded) -> None:
+    async def _close(self, loaded: _Loaded) -> None:
         await loaded.idle.wait()
         loaded.engine.close()
-        log.info("%s drained and closed", loaded.engine.ref)
+        ref = loaded.engine.ref
+        if ref.version not in self._models.get(ref.name, {}):
+            self.metrics.forget(ref)
+        log.info("%s drained and closed", ref)
 
     @contextlib.asynccontextmanager
     async def lease(self, name: str, version: int | None, task: type) -> AsyncIterator[Engine]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from service.errors import OutOfMemory
 from service.runtime.providers import Device
-from service.serving.cost import CostModel
+from service.serving.cost import KNOWN, CostModel
 from service.serving.stepping import Stepping
 from service.types import Sequence
 
@@ -29,6 +29,7 @@ SMALLEST, LARGEST = 16, {"cpu": 512, "cuda": 32_768}  # tokens
 # No budget below this: a paragraph is a step of so many anyway, and a busy moment of the machine must not decide more.
 FLOOR = {"cpu": 128, "cuda": 1024}
 ROUNDS = 2
+STEP_SHARE = 0.05  # of a full step; where the price of a step is more, whole steps are timed too
 MIN_MEASURED = 0.002  # seconds that the shortest timing should take, or what shares the processor with it decides it
 
 
@@ -82,9 +83,15 @@ def measure_budget(engine: Warmable, device: Device, run: Run, clock: Clock = ti
         seconds[size] = min(seconds[size], time_of(_rows(size, engine.max_length), depth, depth))
     for size, best in seconds.items():
         ran = sum(map(len, _rows(size, engine.max_length)))  # rows of a short model do not always add up to the size
-        engine.cost.observe(ran * depth / engine.stepping.layers, best)
+        for _ in range(KNOWN):
+            engine.cost.observe(ran * depth / engine.stepping.layers, best)
         rates[ran] = ran / best
-    return choose_budget(rates, FLOOR[device.kind])
+    budget = choose_budget(rates, FLOOR[device.kind])
+    full, layers = _rows(budget, engine.max_length), engine.stepping.layers
+    if engine.cost.coefficients[0] > STEP_SHARE * engine.cost.seconds(budget, budget):
+        for _ in range(KNOWN):  # a few layers do not tell what a whole step costs beside them
+            engine.cost.observe(sum(map(len, full)), time_of(full, layers, layers))
+    return budget
 
 
 def measure_layers(engine: Warmable, budget: int, run: Run, clock: Clock = time.perf_counter) -> int:

@@ -139,7 +139,7 @@ async def test_stopping_answers_everyone_even_while_a_step_runs() -> None:
 
 async def test_a_device_that_was_stopped_can_be_started_again(device: DeviceLoop) -> None:
     runner = FakeRunner()
-    device.stop("for a test")
+    device.stop(Unavailable("for a test"))
     device.start()
     assert device.healthy
     assert await answers(ask(device, runner, [5])) == [5]
@@ -209,7 +209,7 @@ async def test_stopping_answers_those_who_wait_for_their_turn_between_steps() ->
     async with working() as device:
         async with held(device, runner) as blocker:
             load = called_between_steps(device, lambda: None)
-            device.stop("the device failed")
+            device.stop(Unavailable("the device failed"))
             await until(load.done)
             with pytest.raises(Unavailable):
                 await blocker

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.errors import DeadlineExceeded, QueueFull, TooLarge
+from service.errors import DeadlineExceeded, QueueFull, TooLarge, Unavailable
 from service.serving.device_loop import DeviceLoop
 from service.serving.stepping import Stepping
 from service.serving.submission import PART, submit
@@ -283,7 +283,7 @@ async def test_a_caller_that_leaves_as_the_device_stops_is_not_reported_as_forgo
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
     async with held(device, FakeRunner()) as caller:
-        device.stop("for a test")
+        device.stop(Unavailable("for a test"))
         caller.cancel()
         await asyncio.wait([caller])
     del caller
