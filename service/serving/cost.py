@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
+CLOCK = 1e-9  # seconds that no step is shorter than
 KNOWN = 3  # steps of a class before it says anything beside classes that have as many
 RECENT = 15  # steps of a class that are remembered
 STALE = 300  # steps after which a class that had none of them is not asked any more
@@ -39,7 +40,7 @@ class CostModel:
 
     def observe(self, tokens: float, seconds: float) -> None:
         """A step that did its work at the first try; any other teaches nothing."""
-        if tokens <= 0 or seconds <= 0:
+        if tokens <= 0 or seconds <= CLOCK:
             return
         self._seen += 1
         self._keep_pace(self.coefficients[0] + self.coefficients[1] * tokens, seconds)

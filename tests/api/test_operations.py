@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.api import failures
 from service.api.app import create_app
 from service.api.lifecycle import FAILED, Lifecycle, State
-from service.errors import InferenceFailed
+from service.errors import InferenceFailed, Unavailable
 from service.logs import LimitedLog
 from service.runtime.packing import Pack
 from service.settings import Settings
@@ -61,7 +61,7 @@ async def test_a_repository_without_models_is_alive_and_never_ready(settings: Se
 
 
 async def test_not_ready_when_the_device_is_down(client: httpx.AsyncClient, app: FastAPI) -> None:
-    app.state.service.device.stop("the device is away")
+    app.state.service.device.stop(Unavailable("the device is away"))
 
     ready = await client.get("/health/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "the device is away")
@@ -271,7 +271,7 @@ async def test_refusals_and_faults_are_logged_and_rate_limited(
     app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failures, "often", LimitedLog(failures.log))
-    app.state.service.device.stop("the device is away")
+    app.state.service.device.stop(Unavailable("the device is away"))
     for _ in range(20):
         refused = await client.post("/classify", json={"inputs": "ok"}, headers={"X-Request-ID": "mine"})
         assert refused.status_code == 503

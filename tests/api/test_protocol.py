@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -342,7 +343,7 @@ def test_what_cannot_be_read_is_400_with_an_error_of_the_usual_shape(server: Lis
 def test_a_body_that_turns_out_unreadable_closes_the_connection_without_a_second_answer(server: Listening) -> None:
     with server.connect() as client:
         client.send(head("/x", "Transfer-Encoding: chunked", length=None) + b"zz\r\n")
-        assert client.rest().count(b"HTTP/1.1 ") <= 1
+        assert len(re.findall(rb"HTTP/1.1 \d", client.rest())) <= 1
 
 
 def test_what_follows_a_request_in_work_and_cannot_be_read_does_not_cost_it_its_answer(server: Listening) -> None:
@@ -354,7 +355,7 @@ def test_what_follows_a_request_in_work_and_cannot_be_read_does_not_cost_it_its_
         server.echo.release.set()
         answer = client.answer()
         assert (answer.status, answer.body["path"]) == (200, "/hold")
-        assert client.rest().count(b"HTTP/1.1 ") <= 1
+        assert len(re.findall(rb"HTTP/1.1 \d", client.rest())) <= 1
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def floats(folder: Path, device: str) -> int:
 
 
 def test_cuda_computes_in_half_precision_only_where_it_keeps_the_score(tmp_path: Path, checkpoint: str) -> None:
-    options = [Options("m", precision="auto", gate=gate(90, *[0] * 4, half=half)) for half in (89.6, 89.0)]
+    options = [Options("m", precision="auto", gate=gate(90, *[0] * 8, half=half)) for half in (89.6, 89.0)]
     good, bad = (convert(checkpoint, tmp_path / "repo", one) for one in options)
 
     assert (floats(good, "cuda"), floats(good, "cpu")) == (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT)

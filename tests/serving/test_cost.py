@@ -6,7 +6,7 @@ import random
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from service.serving.cost import RECENT, CostModel, quantile
+from service.serving.cost import CLOCK, RECENT, CostModel, quantile
 
 BUDGET = 512
 STEPS = st.lists(st.tuples(st.floats(0.01, 40_000), st.floats(0, 100)), max_size=60)
@@ -81,7 +81,7 @@ def test_a_price_is_finite_and_never_negative_and_zero_only_before_the_first_ste
     for tokens, seconds in steps:
         cost.observe(tokens, seconds)
         assert all(math.isfinite(value) and value >= 0 for value in cost.coefficients)
-    if any(seconds > 0 for _, seconds in steps):
+    if any(seconds > CLOCK for _, seconds in steps):
         assert price(cost) > 0
 
 
@@ -89,8 +89,8 @@ def test_larger_steps_that_were_faster_still_have_a_price() -> None:
     cost = CostModel()
     cost.observe(10, 2.0)
     cost.observe(100, 1.0)
-    assert cost.coefficients[1] == pytest.approx(0.01)
-    assert cost.coefficients[0] > 0
+    assert min(cost.coefficients) > 0
+    assert 0 < price(cost) < 0.2
 
 
 @pytest.mark.parametrize(("tokens", "seconds"), [(0, 1.0), (-1, 1.0), (10, 0.0), (10, -1.0)])
@@ -122,6 +122,7 @@ def test_a_few_stalls_move_the_price_of_a_token_no_more_than_noise(at: list[int]
 def test_a_stall_in_the_first_step_of_a_size_moves_the_price_no_more_than_noise(
     tokens: int, others: tuple[int, ...]
 ) -> None:
+    """Whatever sizes ran lately: of some that are rare, or new to the service, one step is all that is known."""
     cost = CostModel()
     for _ in range(100):
         for other in others:

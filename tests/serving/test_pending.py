@@ -67,7 +67,7 @@ def test_whatever_comes_it_is_answered_at_most_once(events: list[tuple[int, str]
         over = False
         for index, kind in events:
             assert request.deliver(index, outcomes[kind]) is (not over and index not in seen)
-            over = over or kind == "late" and index not in seen
+            over = over or (kind == "late" and index not in seen)
             seen.add(index)
             over = over or len(seen) == 5
             assert request.done.done() is over
