@@ -30,7 +30,7 @@ MANY = settings(deadline=None, max_examples=50)
 
 def priced_runner(per_step: float = 0.0, **changes: Any) -> FakeRunner:
     """A step of 64 tokens takes 64 ms and ``per_step``; between its four layers others may go first."""
-    runner = FakeRunner(**{"stepping": Stepping(4, layers_per_check=1)} | changes)
+    runner = FakeRunner(stepping=Stepping(4, layers_per_check=1), **changes)
     runner.cost.coefficients = (per_step, PER_TOKEN)
     return runner
 
@@ -141,9 +141,9 @@ def tried(ask: Callable[..., None], *given: Any) -> Callable[[], None]:
 def overloaded(
     seed: int, load: float, patience: Seq[float], lengths: tuple[int, int], lists: Seq[int] = (1, 1, 1, 4)
 ) -> Device:
-    """A minute of ``load`` times what the device can do, from 20 clients, a third of it bulk; then the rest of it."""
+    """Half a minute of ``load`` times what the device can do, a third of it bulk; then until nothing waits."""
     device, draw, when = Device(), random.Random(seed), 0.0
-    while when < 60.0:
+    while when < 30.0:
         rows = [draw.randint(*lengths) for _ in range(draw.choice(lists))]
         client, left = f"client {draw.randrange(20)}", draw.choice(patience)
         priority = Priority.BULK if draw.random() < 0.3 else Priority.INTERACTIVE
@@ -163,11 +163,11 @@ def test_what_is_admitted_is_answered_in_time_whatever_the_load(
     load: float, patience: list[float], lists: tuple[int, ...], lengths: tuple[int, int]
 ) -> None:
     """At exact prices, and steps that are short beside the deadlines."""
-    for seed in range(3):
+    for seed in range(2):
         device = overloaded(seed, load, patience, lengths, lists)
-        assert len(device.missed) == 0
-        assert len(device.answered) > 200
-        assert device.refused.total() > 20
+        missed, answered = len(device.missed), len(device.answered)
+        assert (missed, answered > 50) == (0, True)
+        assert device.refused.total() > 0
         assert device.admission.promised == pytest.approx(0.0, abs=1e-6)
 
 
@@ -270,6 +270,15 @@ def test_what_is_promised_is_what_is_left_of_those_who_are_there(
     assert admission.slack(clock()) == math.inf
 
 
+def refusal(admission: Admission, client: str, seconds: float, deadline: float) -> float | None:
+    """What ``Retry-After`` says; None where the request is admitted."""
+    try:
+        admission.reserve(client, seconds, deadline)
+    except QueueFull as full:
+        return full.retry_after
+    return None
+
+
 @MANY
 @given(st.lists(st.tuples(st.floats(0.01, 9.0), st.floats(0.0, 2.0)), min_size=1, max_size=60))
 def test_retry_after_is_whole_seconds_and_never_longer_than_told(asked: list[tuple[float, float]]) -> None:
@@ -277,12 +286,8 @@ def test_retry_after_is_whole_seconds_and_never_longer_than_told(asked: list[tup
     admission = Admission(clock)
     admission.reserve("a", 9.0, clock() + 10.0)
     for seconds, passed in asked:
-        try:
-            admission.reserve("b", seconds, clock() + 10.0)
-        except QueueFull as full:
-            assert full.retry_after is not None
-            assert full.retry_after == int(full.retry_after)
-            assert 1 <= full.retry_after <= LONGEST_RETRY
+        told = refusal(admission, "b", seconds, clock() + 10.0)
+        assert told is None or (told.is_integer() and 1 <= told <= LONGEST_RETRY)
         clock.advance(passed)
 
 
@@ -322,12 +327,13 @@ class ClosedLoop:
 @pytest.mark.parametrize("names", [["one address"] * 200, [f"address {n}" for n in range(200)]], ids=["one", "many"])
 def test_who_comes_back_as_told_is_admitted(names: list[str], lengths: tuple[int, int]) -> None:
     loop = ClosedLoop(names, lengths)
-    loop.run(100.0)
+    loop.run(60.0)
 
-    assert loop.returned.total() > 200
-    assert loop.returned[True] >= 0.95 * loop.returned.total()
+    taken, came = loop.returned[True], loop.returned.total()
+    assert came > 100
+    assert taken >= 0.95 * came
     assert loop.device.busy >= 0.9 * loop.device.clock()
-    assert not loop.device.missed
+    assert len(loop.device.missed) == 0
 
 
 def test_who_does_not_come_back_keeps_nobody_out_for_long() -> None:
@@ -368,8 +374,9 @@ def test_long_lists_of_one_client_do_not_make_small_requests_of_others_refused_o
     device.run(80.0)
 
     assert device.refused.keys() <= {"lists"}
-    assert len(took) == 300
+    assert len(took) == 300  # each within five seconds
     assert statistics.median(took) < 0.3
+    assert max(took) < 1.0
     assert not device.missed
     assert device.busy >= 0.9 * device.clock()
 
@@ -396,7 +403,7 @@ def test_bulk_work_goes_on_under_a_steady_interactive_load_of_nine_tenths() -> N
 
 def test_neither_admission_nor_the_queue_is_slow_where_much_waits() -> None:
     """50,000 sequences, each a request of its own; the median, for the machine has other things to do."""
-    device, draw, one = Device(priced_runner(budget=512)), random.Random(1), row(2)
+    device, draw, one = Device(priced_runner(budget=512)), random.Random(1), row(16)
     future: Any = None
     for number in range(50_000):
         client, deadline = f"client {number % 500}", draw.uniform(200.0, 900.0)
@@ -409,16 +416,15 @@ def test_neither_admission_nor_the_queue_is_slow_where_much_waits() -> None:
         device.admission.release(device.admission.reserve("one more", 0.001, draw.uniform(1.0, 1000.0)))
 
     def serve() -> None:
-        late, batch = device.queue.next_batch(0.0)
-        assert len(batch) == 256
-        assert not late
+        late, batch = device.queue.next_batch(device.clock())
+        assert (len(late), len(batch)) == (0, 32)
         device.queue.requeue([])
 
     assert median_seconds(ask) < 0.003
-    assert median_seconds(serve) < 0.015  # a step of 256 sequences
-    device.admission.reserve("critical", 150.0, 152.0)
-    assert device.admission.slack(0.0) < 0.05 * device.admission.promised
-    assert median_seconds(serve) < 0.015
+    assert median_seconds(serve) < 0.005
+    device.clock.now = 199.0
+    assert 0 < device.admission.slack(199.0) < 0.05 * device.admission.promised  # the earliest deadline goes first
+    assert median_seconds(serve) < 0.005
 
 
 def median_seconds(work: Callable[[], object], times: int = 21) -> float:

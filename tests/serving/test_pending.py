@@ -1,4 +1,4 @@
-"""A request is answered once: by the outcomes of all its sequences, or by the first error that is the whole request's."""
+"""A request is answered once: by the outcomes of all its sequences, or by an error that is the whole request's."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from service.errors import DeadlineExceeded, InferenceFailed, Unavailable
-from service.serving.pending import PendingRequest
+from service.serving.pending import Outcome, PendingRequest
 from tests.fakes import FakeRunner
 
 LOGITS = np.array([1.0], dtype=np.float32)
@@ -59,7 +59,7 @@ async def test_what_comes_for_one_that_was_answered_or_left_is_not_taken() -> No
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["logits", "failed", "late"])), max_size=20))
 def test_whatever_comes_it_is_answered_at_most_once(events: list[tuple[int, str]]) -> None:
-    outcomes = {"logits": LOGITS, "failed": InferenceFailed("one"), "late": DeadlineExceeded("all")}
+    outcomes: dict[str, Outcome] = {"logits": LOGITS, "failed": InferenceFailed("one"), "late": DeadlineExceeded("all")}
 
     async def run() -> None:
         request = requested(5)

@@ -30,8 +30,8 @@ MANY = settings(deadline=None, max_examples=50)
 
 def pending(key: int, **changes: Any) -> PendingSequence:
     """A sequence whose work is a whole size class: its rank has its very cost in it."""
-    facts = {"model": A, "tokens": 10, "work": 256.0, "cost": 0.1, "arrived": 100.0, "deadline": FOREVER} | changes
-    return PendingSequence(key, **facts)
+    facts: dict[str, Any] = {"model": A, "tokens": 10, "work": 256.0, "cost": 0.1, "arrived": 100.0}
+    return PendingSequence(key, **facts | {"deadline": FOREVER} | changes)
 
 
 def filled(sequences: Iterable[PendingSequence], policy: Policy | None = None) -> Scheduler:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.weather.conftest import Serve
-from tests.weather.harness import is_ready, wait_until
+from tests.weather.harness import wait_until
 
 
 def test_workers_end_with_their_supervisor(serve: Serve) -> None:
@@ -27,7 +27,7 @@ def test_a_killed_worker_leaves_no_gauge_and_readiness_is_told_by_each(serve: Se
     started = serve("--workers", "2")
     os.kill(started.workers()[0], signal.SIGKILL)
     wait_until(lambda: len(started.workers()) == 2, 30, started)
-    wait_until(lambda: is_ready(started), 30, started)
+    wait_until(lambda: started.metrics()["albert_ready"] == 1, 30, started)
 
     for _ in range(6):
         metrics = started.metrics()
