@@ -32,6 +32,18 @@ LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 MODEL = ("model", "version")
 
 
+class Supervision:
+    """What the process counts that looks after workers.  No other: gauges would speak of a service."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.lost_requests = Counter(
+            "albert_lost_requests", "Requests that were in a worker when it was killed.", registry=registry
+        )
+        self.restarts = Counter(
+            "albert_worker_restarts", "Workers that ended by themselves and were started again.", registry=registry
+        )
+
+
 class Metrics:
     """The collectors, by what they count.  One instance a process."""
 
@@ -88,8 +100,7 @@ class Metrics:
         self.load_failures = counter("model_load_failures", "Times that a version did not load.", ("model",))
         self.repository_failures = counter("repository_failures", "Looks at the repository, or a part, that failed.")
         self.memory = gauge("resident_memory_bytes", "Memory that the processes hold.")
-        self.lost_requests = counter("lost_requests", "Requests that were in a worker when it was killed.")
-        self.worker_restarts = counter("worker_restarts", "Workers that ended by themselves and were started again.")
+        self.supervision = Supervision(registry)
         self.build = gauge("build_info", "1; the versions are its labels.", ("version", "python", "onnxruntime"), "max")
         self.ready = gauge("ready", "1 while ready to serve; with several workers, 1 when all are.", how="livemin")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes up.", (), LAG)

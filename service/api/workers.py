@@ -230,12 +230,12 @@ def record(lost: int, restarts: int) -> None:
     """In this process' own metrics, which a scrape of any worker adds up."""
     from prometheus_client import CollectorRegistry
 
-    from service.metrics import Metrics
+    from service.metrics import Supervision
 
-    global _metrics
-    _metrics = _metrics or Metrics(CollectorRegistry())
-    _metrics.lost_requests.inc(lost)
-    _metrics.worker_restarts.inc(restarts)
+    global _counters
+    _counters = _counters or Supervision(CollectorRegistry())
+    _counters.lost_requests.inc(lost)
+    _counters.restarts.inc(restarts)
 
 
-_metrics: Any = None
+_counters: Any = None

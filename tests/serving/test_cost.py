@@ -132,6 +132,16 @@ def test_a_stall_in_the_first_step_of_a_size_moves_the_price_no_more_than_noise(
     assert price(cost) == pytest.approx(before, rel=6 * NEAR)
 
 
+@pytest.mark.parametrize("step", [0.01, 0.05, 0.25, 1.0])
+def test_a_stall_moves_the_price_no_more_than_noise_however_long_a_usual_step_takes(step: float) -> None:
+    cost = CostModel()
+    for _ in range(100):
+        cost.observe(BUDGET, step)
+    before = price(cost)
+    cost.observe(BUDGET, STALL)
+    assert price(cost) == pytest.approx(before, rel=6 * NEAR)
+
+
 @pytest.mark.parametrize("wrong", [45.0, 10.0, 0.1])
 @pytest.mark.parametrize("seen", [1, 3, RECENT])
 def test_a_price_that_was_wrong_recovers_within_some_steps(wrong: float, seen: int) -> None:
