@@ -1,6 +1,7 @@
 """Errors to answers: the one place where the error tree becomes HTTP, and where refusals and faults are logged."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def install(app: FastAPI) -> None:
 
 
 def error_response(error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(int(error.retry_after))} if error.retry_after is not None else {}
+    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (408, 413):

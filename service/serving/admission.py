@@ -6,9 +6,9 @@ then goes before new requests.  Work that waits is shared out by client, so that
 out.
 """
 
+import bisect
 import math
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,9 +21,10 @@ HEAVY = 0.6  # a client with more work than this share before a deadline
 LEFT_BY_HEAVY = 0.7  # is taken up to this share only: the rest is for the others
 LIGHT = 0.1  # a client with less than this share
 WHILE_SOME_RETURN = {"new": 0.5, "light": 0.8}  # while others were told to come back, new requests get so much
-EARLY, LATE = 0.3, 3.0  # seconds: who comes back may be so much too early or too late
+LATE = 3.0  # seconds that who comes back may be late; nobody can come before the time that it was told
 BOOKED = 0.9  # of the device's time is given out to those who come back
 MAX_BOOKINGS = 10_000
+COUNTED = 256  # clients that are looked at one by one
 LONGEST_RETRY = 300.0
 
 
@@ -44,6 +45,7 @@ class Admission:
 
     clock: Callable[[], float]
     on_refusal: Callable[[str], None] = lambda cause: None
+    step: float = 0.0  # seconds until the step that runs can be interrupted
     _demand: Demand = field(default_factory=Demand)
     _reservations: set[Reservation] = field(default_factory=set)
     _clients: dict[str, "_Client"] = field(default_factory=dict)
@@ -111,6 +113,11 @@ class Admission:
             return self._demand.slack(now)
 
     @property
+    def alone(self) -> bool:
+        """Is at most one request admitted?"""
+        return len(self._reservations) <= 1
+
+    @property
     def promised(self) -> float:
         """Seconds of device time that are reserved."""
         return self._demand.total
@@ -123,6 +130,8 @@ class Admission:
     def _check(self, asked: Reservation, now: float) -> None:
         share = self._share(asked, now)
         excess = self._demand.excess(now, asked.slot, asked.seconds, share, PROMISED)
+        # What is not promised is for what is not known; a step that runs is known, and may use it.
+        excess = max(excess, self._demand.excess(now, asked.slot, asked.seconds + self.step, 1.0, 1.0))
         if excess > 0:
             self._refuse(asked, asked.seconds, excess, now)
 
@@ -155,51 +164,72 @@ class _Client:
     requests: int = 0
 
 
+@dataclass(slots=True)
+class _Bookings:
+    """Of one client: when its requests are expected, each with its work in seconds."""
+
+    times: list[tuple[float, float]] = field(default_factory=list)  # in order
+    work: float = 0.0
+
+
 class _Returns:
-    """Who was told to come back, and when: one after the other, as the device can take them."""
+    """Who was told to come back, and when: one after the other, as the device can take them.
+
+    The clients that are expected share its time: one that never does as it is told is told later and later times
+    itself, and pushes nobody else back.
+    """
 
     def __init__(self) -> None:
-        self._clients: dict[str, deque[float]] = {}
-        self._last = 0.0  # when the last of them is expected, before rounding
+        self._clients: dict[str, _Bookings] = {}
         self._count = 0
+        self._latest = 0.0
 
     def book(self, client: str, seconds: float, wait: float, now: float) -> float:
         """Whole seconds until ``client`` may come back with work of ``seconds``; before ``wait`` there is no room."""
-        expected = max(now + wait, self._last + seconds / BOOKED)
-        if self._count >= MAX_BOOKINGS or expected > now + LONGEST_RETRY:
+        own = self._clients.get(client) or _Bookings()
+        expected = max(wait, self._before(own.work + seconds, client) / BOOKED)
+        if self._count >= MAX_BOOKINGS or expected > LONGEST_RETRY:
             return LONGEST_RETRY
-        self._last = expected
-        after = float(max(1, math.ceil(expected - now)))  # the header has whole seconds
-        self._clients.setdefault(client, deque()).append(now + after)
+        self._clients[client] = own
+        after = float(max(1, math.ceil(expected)))  # the header has whole seconds
+        bisect.insort(own.times, (now + after, seconds))
+        own.work += seconds
+        self._latest = max(self._latest, now + after)
         self._count += 1
         return after
 
+    def _before(self, work: float, client: str) -> float:
+        """Seconds of work until ``client`` has had ``work``, where all that are expected get equal shares."""
+        if len(self._clients) > COUNTED:
+            return work * (1 + len(self._clients))
+        return work + sum(min(work, one.work) for name, one in self._clients.items() if name != client)
+
     def due(self, client: str, now: float) -> bool:
-        self._forget(client, now)
-        times = self._clients.get(client)
-        return bool(times) and times[0] <= now + EARLY  # type: ignore[index]
+        """Is ``client`` expected by now?"""
+        own = self._clients.get(client)
+        if own is None:
+            return False
+        while own.times and own.times[0][0] < now - LATE:
+            self._pop(client, own)
+        return bool(own.times) and own.times[0][0] <= now
 
     def claim(self, client: str, now: float) -> None:
         """``client`` was let in; if it was expected by now, it has come."""
         if self.due(client, now):
-            self._pop(client)
+            self._pop(client, self._clients[client])
 
     def waiting(self, now: float) -> bool:
         """Is anyone expected, now or later?"""
-        if self._count and now > self._last + 1.0 + LATE:  # they never came: rounding is below a second
+        if self._count and now > self._latest + LATE:  # they never came
             self._clients.clear()
             self._count = 0
         return self._count > 0
 
-    def _forget(self, client: str, now: float) -> None:
-        while (times := self._clients.get(client)) and times[0] < now - LATE:
-            self._pop(client)
-
-    def _pop(self, client: str) -> None:
-        self._clients[client].popleft()
+    def _pop(self, client: str, own: _Bookings) -> None:
+        own.work -= own.times.pop(0)[1]
         self._count -= 1
-        if not self._clients[client]:
-            del self._clients[client]
+        if not own.times:
+            self._clients.pop(client, None)
 
 
 def late() -> DeadlineExceeded:

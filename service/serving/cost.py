@@ -18,6 +18,7 @@ STALE = 300  # steps after which a class that had none of them is not asked any 
 QUARTILE = 0.25
 LEAST_RATE = 0.1  # of the best rate is the price of a token at least: no token is free
 PACE_SECONDS = 2.0  # of device time that the pace is averaged over
+MOST_WEIGHT = 0.05  # of one step in that average, however long a step is
 SLOWEST = 4.0  # times what it should take is the most that one step may say
 
 
@@ -54,7 +55,7 @@ class CostModel:
     def _keep_pace(self, predicted: float, seconds: float) -> None:
         if predicted > 0:
             ratio = min(SLOWEST, seconds / predicted)
-            self.pace += min(1.0, predicted / PACE_SECONDS) * (ratio - self.pace)
+            self.pace += min(MOST_WEIGHT, predicted / PACE_SECONDS) * (ratio - self.pace)
 
     def _fit(self) -> tuple[float, float]:
         """A line through the classes by the median of the slopes between them (Theil 1950, Sen 1968)."""

@@ -162,7 +162,10 @@ class DeviceLoop:
         def stop() -> bool:
             return self.queue.preemption_requested or self.clock() >= soonest or not wanted()
 
-        with self._doing(Running(runner.cost.seconds(sum(one.work for one in batch), runner.budget))):
+        expected = runner.cost.seconds(sum(one.work for one in batch), runner.budget)
+        layers_per_check = runner.stepping.check_interval(group, runner.budget)
+        self.admission.step = expected * min(1.0, layers_per_check / runner.stepping.layers)
+        with self._doing(Running(expected)):
             ran = run_isolating_failures(runner, group, stop, wanted)
         if self._generation != generation:
             return None

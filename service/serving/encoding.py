@@ -18,6 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 ON_THE_LOOP = 1_000  # code points: more take longer than a hop to a thread
 LONG = 50_000  # code points
+LONGEST_RETRY = 60.0  # seconds
 
 
 @dataclass(slots=True)
@@ -75,7 +76,9 @@ class EncodingStage:
         full = lane.waiting and lane.waiting + size > self.max_chars
         if full or (lane.waiting and self.clock() + wait > deadline):
             self.on_refusal("encoding")
-            raise QueueFull("too much text waits to be tokenized; come back after Retry-After", max(1.0, wait))
+            raise QueueFull(
+                "too much text waits to be tokenized; come back after Retry-After", min(LONGEST_RETRY, max(1.0, wait))
+            )
 
     def _timed(self, lane: _Lane, size: int, deadline: float, work: Callable[[], T]) -> T:
         began = self.clock()

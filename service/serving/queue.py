@@ -5,6 +5,7 @@ The loop adds and drops, the device's thread waits, takes and requeues; what cha
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -31,7 +32,11 @@ class Queue:
     _running: list[PendingSequence] = field(default_factory=list)
     _preempt: bool = False
     _keys: "itertools.count[int]" = field(default_factory=itertools.count)
+    _clients: Counter[str] = field(default_factory=Counter)  # sequences that each has open
     _virtual: dict[str, float] = field(default_factory=dict)  # by client: see _arrival
+    _time: float = 0.0  # the virtual time
+    _charged: float = 0.0  # seconds of work in the step that runs
+    _sharing: int = 1  # clients that share the device in it
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class Queue:
                     runner.stepping.batch_key(progress), request, index, progress,
                 )  # fmt: skip
                 self._open[one.key] = one
+                self._clients[reservation.client] += 1
                 self._scheduler.add(one)
                 added.append(one)
             if added:
@@ -81,10 +87,22 @@ class Queue:
     def _arrival(self, client: str, cost: float, now: float) -> float:
         """A client's sequences arrive one after the other, as if each took its turn on the device: so that a long list
         of one client does not stand before what others send meanwhile (start-time fair queueing, Goyal et al. 1996).
+
+        Virtual time passes as each client is served: a second for a second of the device that all of them share.
         """
-        arrived = max(now, self._virtual.get(client, now))
+        if not self._clients:
+            self._time = now
+            self._virtual.clear()
+        arrived = max(self._time, self._virtual.get(client, self._time))
         self._virtual[client] = arrived + cost
         return arrived
+
+    def _pass_time(self) -> None:
+        """The step is over that was charged for."""
+        self._time += max(0.0, self._charged) / self._sharing
+        self._charged = 0.0
+        if len(self._virtual) > 64 + 2 * len(self._clients):
+            self._virtual = {client: at for client, at in self._virtual.items() if at > self._time}
 
     def wait(self, ready: Callable[[], object], seconds: float) -> None:
         """In the device's thread: until something waits, ``ready`` is true, or the time is over."""
@@ -98,13 +116,15 @@ class Queue:
     def next_batch(self, now: float) -> tuple[list[PendingSequence], list[PendingSequence]]:
         """Those whose deadline passed, and the next batch; both out of the queue."""
         with self._changed:
+            self._pass_time()
             late = self._scheduler.expire(now)
-            if self.admission.slack(now) < 0:
+            if self.admission.slack(now) < 0 and not self.admission.alone:
                 late += self._hopeless(now)
             limits = {ref: batch_limits(runner) for ref, runner in self._runners.items()}
             slack = self.admission.slack(now)
             critical = slack < URGENT_SECONDS + URGENT * self.admission.promised
             self._running, self._preempt = self._scheduler.next_batch(limits, critical=critical), False
+            self._charged, self._sharing = sum(one.cost for one in self._running), max(1, len(self._clients))
             if not self._running:
                 self._end()
             return late, self._running
@@ -130,12 +150,14 @@ class Queue:
                 one.progress, one.batch_key = progress, runner.stepping.batch_key(progress)
                 one.work, one.cost = work_left(runner, progress)
                 self._scheduler.add(one)
+                self._charged -= one.cost
+            self._pass_time()
             self._end()
 
     def close(self, key: int) -> PendingSequence | None:
         """One that left by a step or late, to answer it; None where nobody waits any more."""
         with self._changed:
-            return self._open.pop(key, None)
+            return self._close(key)
 
     def drop(self, keys: Iterable[int]) -> int:
         """Forget these, wherever they are; how many were still open.
@@ -153,19 +175,26 @@ class Queue:
         return list({id(one.request): one.request for one in dropped if one.request is not None}.values())
 
     def _drop(self, keys: Iterable[int]) -> list[PendingSequence]:
-        dropped = [one for key in keys if (one := self._open.pop(key, None))]
+        dropped = [one for key in keys if (one := self._close(key))]
         for one in dropped:
             self._scheduler.remove(one.key)
         if dropped and not any(one.key in self._open for one in self._running):
             self._preempt = True  # nobody waits for what it computes
         return dropped
 
+    def _close(self, key: int) -> PendingSequence | None:
+        one = self._open.pop(key, None)
+        if one is not None and one.request is not None and one.request.reservation is not None:
+            client = one.request.reservation.client
+            self._clients[client] -= 1
+            if not self._clients[client]:
+                del self._clients[client]
+        return one
+
     def _end(self) -> None:
         """No step runs.  A version that nobody asks any more must not be kept in memory from here."""
         self._running = []
         self._runners = {ref: runner for ref, runner in self._runners.items() if self._scheduler.waiting(ref)}
-        if not len(self._scheduler):
-            self._virtual.clear()
 
     def _preempts(self, one: PendingSequence) -> bool:
         if not self._running:

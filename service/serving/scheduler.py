@@ -154,12 +154,15 @@ class Scheduler:
         if not self._deadlines:
             return []
         first = self._waiting[self._deadlines[0][1]]
+        # Nothing is passed over: a later deadline must not take the time of the next one.
         return self._take(
-            self._deadlines, limits[first.model], lambda one: (one.deadline, one.key), (first.model, first.batch_key)
-        )
+            self._deadlines, limits[first.model], lambda one: (one.deadline, one.key),
+            (first.model, first.batch_key), look_ahead=0,
+        )  # fmt: skip
 
     def _take(
-        self, heap: list[tuple[float, int]], limits: BatchLimits, entry: Entry, name: tuple[ModelRef, int] | None = None
+        self, heap: list[tuple[float, int]], limits: BatchLimits, entry: Entry,
+        name: tuple[ModelRef, int] | None = None, look_ahead: int = LOOK_AHEAD,
     ) -> list[PendingSequence]:  # fmt: skip
         """A batch from the top of ``heap``; what was looked at and not chosen stays in it."""
         seen: dict[int, PendingSequence] = {}
@@ -177,7 +180,7 @@ class Scheduler:
                 else:
                     others += 1
 
-        chosen = list(_fill(candidates(), limits))
+        chosen = list(_fill(candidates(), limits, look_ahead))
         for key in seen.keys() - {one.key for one in chosen}:
             heapq.heappush(heap, entry(seen[key]))
         return chosen
@@ -203,7 +206,9 @@ class Scheduler:
             heapq.heapify(self._deadlines)
 
 
-def _fill(queue: Iterable[PendingSequence], limits: BatchLimits) -> Iterator[PendingSequence]:
+def _fill(
+    queue: Iterable[PendingSequence], limits: BatchLimits, look_ahead: int = LOOK_AHEAD
+) -> Iterator[PendingSequence]:
     key, rows, tokens, squares, longest, passed_over = None, 0, 0, 0, 0, 0
     for one in queue:
         length = one.tokens
@@ -212,7 +217,7 @@ def _fill(queue: Iterable[PendingSequence], limits: BatchLimits) -> Iterator[Pen
         fits = one.batch_key == key and total <= limits.tokens and padding <= limits.padding * total
         if rows and not fits:
             passed_over += 1
-            if passed_over > LOOK_AHEAD:
+            if passed_over > look_ahead:
                 return
             continue
         yield one
