@@ -6,7 +6,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.metrics import Metrics, resident_memory
+from service.metrics import Metrics, Supervision, resident_memory
 from service.types import ModelRef
 
 
@@ -22,7 +22,15 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> Metrics:
 
 
 def collectors(metrics: Metrics) -> list[MetricWrapperBase]:
-    return [value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)]
+    values = [*vars(metrics).values(), *vars(metrics.supervision).values()]
+    return [value for value in values if isinstance(value, MetricWrapperBase)]
+
+
+def test_the_process_that_looks_after_workers_has_no_gauge() -> None:
+    """Its gauges would be taken for those of a worker: zero for whether it is ready, for one."""
+    registry = CollectorRegistry()
+    Supervision(registry)
+    assert {family.type for family in registry.collect()} == {"counter"}
 
 
 def families(metrics: Metrics) -> list[Metric]:

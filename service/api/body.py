@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,9 @@ from service.errors import Cancelled, InvalidRequest, MalformedBody, RequestTime
 LOOK_SECONDS = 0.25  # how often a body that is slow is seen to be still wanted
 LONG_BODY = 65_536  # bytes; a shorter one is parsed in no time, whatever it holds
 MOST_VALUES = 20_000  # numbers, strings, lists and objects in one body
-QUOTE, BACKSLASH, OPENING = ord('"'), ord("\\"), b"[{,:"
+MOST_DIGITS = 400  # of an integer in a long body
+PIECE = 131_072  # bytes
+QUOTE, BACKSLASH, MARKS = ord('"'), ord("\\"), b"[{,:"
 
 
 @dataclass(slots=True)
@@ -29,16 +30,11 @@ class BodyLimits:
     seconds: float
     held: int = 0
 
-    @contextlib.contextmanager
-    def holding(self, size: int) -> Iterator[None]:
-        """Unavailable where the bodies that are being read hold too much already."""
+    def hold(self, size: int) -> None:
+        """Unavailable where the bodies that have come so far hold too much already."""
         if self.held and self.held + size > self.memory:
             raise Unavailable("too many bodies are on their way (max_body_memory); try again in a moment")
         self.held += size
-        try:
-            yield
-        finally:
-            self.held -= size
 
 
 async def read_body(request: Request, limits: BodyLimits, life: Lifecycle, until: float) -> bytes:
@@ -48,23 +44,24 @@ async def read_body(request: Request, limits: BodyLimits, life: Lifecycle, until
     announced = int(length) if length.isdigit() else 0
     if announced > limits.largest:
         raise too_large(limits)
-    with limits.holding(announced or LONG_BODY):
-        return await _read(request, limits, life, min(until, time.monotonic() + limits.seconds))
-
-
-async def _read(request: Request, limits: BodyLimits, life: Lifecycle, until: float) -> bytes:
+    until = min(until, time.monotonic() + limits.seconds)
     chunks: list[bytes] = []
     size, more = 0, True
-    while more:
-        message = await _receive(request, life, until)
-        if message["type"] == "http.disconnect":
-            raise Cancelled("the client left before its request was there")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        more = message.get("more_body", False)
-        if size > limits.largest:
-            raise too_large(limits)
-    return b"".join(chunks)
+    try:
+        while more:
+            message = await _receive(request, life, until)
+            if message["type"] == "http.disconnect":
+                raise Cancelled("the client left before its request was there")
+            chunk = message.get("body", b"")
+            limits.hold(len(chunk))
+            chunks.append(chunk)
+            size += len(chunk)
+            more = message.get("more_body", False)
+            if size > limits.largest:
+                raise too_large(limits)
+        return b"".join(chunks)
+    finally:
+        limits.held -= size
 
 
 async def _receive(request: Request, life: Lifecycle, until: float) -> dict[str, Any]:
@@ -83,39 +80,51 @@ def too_large(limits: BodyLimits) -> TooLarge:
 
 
 async def parse_json(body: bytes) -> Any:
-    """MalformedBody where ``body`` is not JSON, InvalidRequest where it is empty or holds too many values."""
+    """MalformedBody where ``body`` is not JSON in UTF-8, InvalidRequest where it is empty, TooLarge where it holds too
+    many values."""
     if not body:
         raise InvalidRequest("body: empty; wanted a JSON object")
-    if len(body) > LONG_BODY and _at_most(body) > MOST_VALUES:
-        # Only a long body that may hold many values is counted exactly, beside the event loop.
-        values = await asyncio.get_running_loop().run_in_executor(None, count_values, body)
-        if values > MOST_VALUES:
-            raise TooLarge(f"the body holds {values} JSON values; at most {MOST_VALUES} are taken")
+    long = len(body) > LONG_BODY
+    # Only a long body that may hold many values is counted exactly, beside the event loop.
+    many = long and sum(body.count(bytes([mark])) for mark in MARKS) > MOST_VALUES
+    if many and await asyncio.get_running_loop().run_in_executor(None, has_more_values, body, MOST_VALUES):
+        raise TooLarge(f"the body holds more than {MOST_VALUES} JSON values")
     try:
         # Not by Pydantic's own parser: it refuses a whole body for one lone surrogate in one of its texts.
-        return json.loads(body)
+        return json.loads(body.decode("utf-8-sig"), parse_int=_short_int if long else None)
     except UnicodeDecodeError:
         raise MalformedBody("the body is not JSON in UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON: {str(error)[:100]}") from None
 
 
-def _at_most(body: bytes) -> int:
-    """No body has more values than this: characters in strings count too."""
-    return sum(body.count(bytes([mark])) for mark in OPENING)
+def _short_int(digits: str) -> int:
+    """The time to read an integer grows with the square of its digits, and no field has as many."""
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
-def count_values(body: bytes) -> int:
-    """The opening brackets, commas and colons of ``body`` that stand outside of strings.
+def has_more_values(body: bytes, most: int) -> bool:
+    """Are there more than ``most`` opening brackets, commas and colons in ``body`` outside of strings?
 
-    In NumPy, for it lets go of the interpreter: a character is escaped that follows an odd run of backslashes.
+    Piece by piece in NumPy, so that the interpreter is free for the event loop in between.  A character is escaped
+    that follows an odd run of backslashes; ``run`` is that before a piece, ``inside`` whether it begins in a string.
     """
-    text = np.frombuffer(body, np.uint8)
-    places = np.arange(len(text), dtype=np.int64)
-    plain = text != BACKSLASH
-    run_before = places - 1 - np.maximum.accumulate(np.where(plain, places, -1)).take(places - 1, mode="clip")
-    run_before[0] = 0
-    quotes = (text == QUOTE) & (run_before % 2 == 0)
-    outside = np.cumsum(quotes) % 2 == 0
-    marks = np.isin(text, np.frombuffer(OPENING, np.uint8))
-    return int(np.count_nonzero(marks & outside))
+    values, run, inside = 0, 0, False
+    for start in range(0, len(body), PIECE):
+        text = np.frombuffer(body, np.uint8, min(PIECE, len(body) - start), start)
+        places = np.arange(len(text))
+        last_plain = np.maximum.accumulate(np.where(text != BACKSLASH, places, -1))
+        before = np.concatenate(([-1], last_plain[:-1]))  # the last that is no backslash before each place
+        runs = places - 1 - before + np.where(before < 0, run, 0)
+        quotes = (text == QUOTE) & (runs % 2 == 0)
+        within = (np.cumsum(quotes) + inside) % 2 == 1
+        marks = (text == MARKS[0]) | (text == MARKS[1]) | (text == MARKS[2]) | (text == MARKS[3])
+        values += int(np.count_nonzero(marks & ~within))
+        if values > most:
+            return True
+        inside = bool(within[-1])
+        tail = len(text) - 1 - int(last_plain[-1])
+        run = tail + (run if last_plain[-1] < 0 else 0)
+    return False

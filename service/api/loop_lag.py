@@ -20,6 +20,7 @@ from service.metrics import Metrics
 
 TICK = 0.02  # seconds
 TOO_LATE = 0.1  # seconds
+IN_A_ROW = 3  # ticks that must be late: one alone is a stall that is over, and says nothing of what is to come
 RETURNING = 100  # of those who were refused in one second come back in the same second
 
 
@@ -29,7 +30,7 @@ class LoopLag:
 
     metrics: Metrics
     _due: float = math.inf  # when the next tick should be
-    _last: float = 0.0  # how late the last one was
+    _late: int = 0  # ticks in a row that were too late
     _second: int = 0
     _refused: int = field(default=0)
 
@@ -47,16 +48,12 @@ class LoopLag:
         while True:
             self._due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
-            self._last = max(0.0, time.monotonic() - self._due)
-            self.metrics.loop_lag.observe(self._last)
-
-    @property
-    def seconds(self) -> float:
-        """As of the last tick, or now where the next one is overdue."""
-        return max(self._last, time.monotonic() - self._due)
+            lag = max(0.0, time.monotonic() - self._due)
+            self._late = self._late + 1 if lag > TOO_LATE else 0
+            self.metrics.loop_lag.observe(lag)
 
     def refuses(self, path: str) -> bool:
-        return self.seconds > TOO_LATE and not path.startswith(PUBLIC_PATHS)
+        return self._late >= IN_A_ROW and not path.startswith(PUBLIC_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """429, and each of those who are refused now is sent back at another time."""

@@ -10,7 +10,10 @@ from service.api.service import Service
 router = APIRouter(tags=["models"])
 
 
-@router.get("/models", summary="What is loaded, and what failed to load")
+BUSY: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (401, 429)}
+
+
+@router.get("/models", responses=BUSY, summary="What is loaded, and what failed to load")
 async def list_models(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     models = [
@@ -30,7 +33,7 @@ async def list_models(request: Request) -> dict[str, Any]:
     return {"models": models, "failures": failures}
 
 
-@router.get("/models/{name}", responses={404: {"model": ErrorBody}}, summary="The manifests of one model")
+@router.get("/models/{name}", responses=BUSY | {404: {"model": ErrorBody}}, summary="The manifests of one model")
 async def show_model(name: str, request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     engines = [engine for engine in service.registry.engines() if engine.ref.name == name]

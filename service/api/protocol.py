@@ -27,6 +27,7 @@ often = LimitedLog(logging.getLogger(__name__))
 LINGER_SECONDS = 10.0  # at most, for a client to stop sending what nobody reads
 LINGER_PAUSE = 2.0  # without a byte, and it is not waited for any more
 LINGER_BYTES = 64 * 2**20
+SHORT_BODY = 2**20  # bytes; the rest of such a body is thrown away, and the connection goes on
 HOP_HEADERS = (b"upgrade", b"http2-settings")  # with their connection token they ask for another protocol
 
 
@@ -180,12 +181,26 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_message_complete()
+            self.cycle.more_body = False  # uvicorn leaves it where the answer was first
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._last_used = self.loop.time()
         if self.cycle.response_complete and self.cycle.more_body and not self.pipeline:
-            self.transport.close()  # nobody reads the rest of the body
+            self._let_body_end()
+
+    def _let_body_end(self) -> None:
+        """Nobody reads the rest of the body.  A short one may come yet, for the next request follows it."""
+        lengths = [int(value) for name, value in self.headers if name == b"content-length" and value.isdigit()]
+        if not lengths or lengths[0] > SHORT_BODY:
+            self.transport.close()
+            return
+        self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(LINGER_PAUSE, self._body_is_late, self.cycle)
+
+    def _body_is_late(self, cycle: object) -> None:
+        if self.cycle is cycle and self.cycle.more_body:
+            self.transport.close()
 
     def _count(self, size: int) -> None:
         self._size += size

@@ -25,7 +25,7 @@ from service.settings import Settings
 class JsonRoute(APIRoute):
     """Calls ``endpoint(body, request)``; the type of ``body`` is the Pydantic model that the body has to fit.
 
-    ``request.state.work`` is the request's work: its place was reserved by its head, before its body was read.
+    ``request.state.work`` is the request's work: there was room for it by its head, before its body was read.
     """
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +36,9 @@ class JsonRoute(APIRoute):
         service: Service = request.app.state.service
         work = request.state.work = service.begin(request, self.path)
         try:
-            content = await parse_json(await read_body(request, service.bodies, service.life, work.deadline))
+            body = await read_body(request, service.bodies, service.life, work.deadline)
+            work.reserve(len(body))
+            content = await parse_json(body)
             response: Response = await self.endpoint(validate(self._model, content, service.settings), request)
         finally:
             work.release()

@@ -68,7 +68,7 @@ class Pair(_Body):
 class ClassifyRequest(Request):
     lists = {"inputs": "max_inputs"}
 
-    inputs: Text | Pair | Annotated[list[Text | Pair], Field(fail_fast=True)] = Field(
+    inputs: Text | Pair | Annotated[list[Text | Pair], Field(fail_fast=True, min_length=1)] = Field(
         description="A text, a pair of texts, or a list of either."
     )
     top_k: int | None = Field(
@@ -98,7 +98,7 @@ class QaRequest(Request):
 
     question: Text
     context: Text | None = Field(None, description="The one text to look in; or give documents.")
-    documents: Annotated[list[Text | Document], Field(fail_fast=True)] | None = Field(
+    documents: Annotated[list[Text | Document], Field(fail_fast=True, min_length=1)] | None = Field(
         None, description="Texts to look in, plain or with an id."
     )
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")

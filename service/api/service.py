@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence as Seq
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -32,21 +33,24 @@ T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
-REMEMBERED = 64  # requests that say what a byte costs
+REMEMBERED = 64  # requests that say what a size costs
 
 
 @dataclass(slots=True)
-class BytePrice:
-    """Seconds of device time a byte of a body, of a route's last requests: what is known before a body is read."""
+class SizePrice:
+    """Seconds of device time by the size of a body, from a route's last requests: what a head tells of a request."""
 
-    _recent: list[float] = field(default_factory=list)
+    _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def observe(self, size: int, seconds: float) -> None:
-        if size > 0:
-            self._recent = [*self._recent[1 - REMEMBERED :], seconds / size]
+        self._recent.append((size, seconds))
 
     def seconds(self, size: int) -> float:
-        return quantile(self._recent, 0.5) * size if self._recent else 0.0
+        """What bodies of about that size took; of one that is larger than all, what the largest took and no more: a
+        text may be cut, and then costs what its model can see."""
+        alike = [seconds for other, seconds in self._recent if size <= 2 * other <= 4 * size]
+        smaller = [seconds for other, seconds in self._recent if other < size]
+        return quantile(alike, 0.5) if alike else max(smaller, default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Service:
     encoding: EncodingStage
     life: Lifecycle
     bodies: BodyLimits
-    prices: dict[str, BytePrice] = field(default_factory=dict)
+    prices: dict[str, SizePrice] = field(default_factory=dict)
 
     def check_text(self, text: str) -> None:
         if len(text) > self.settings.max_text_chars:
@@ -82,15 +86,22 @@ class Service:
         return ""
 
     def begin(self, request: Request, route: str) -> "RequestWork":
-        """A request's place, by what its head says.  DeadlineExceeded, QueueFull or InvalidRequest at once."""
+        """Whether there is room for a request, by its head.  DeadlineExceeded, QueueFull or InvalidRequest at once."""
         began = request.scope.get("state", {}).get("began", time.monotonic())
         given = request.headers.get("x-deadline-ms")
         deadline = began + _milliseconds(given, self.settings.deadline_ms) / 1000
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdigit() else 0
-        price = self.prices.setdefault(route, BytePrice())
-        reservation = self.device.admission.reserve(_client(request), price.seconds(size), deadline)
-        return RequestWork(self, reservation, began, given is not None, price, size)
+        price = self.prices.setdefault(route, SizePrice())
+        client = self._client(request)
+        self.device.admission.check(client, price.seconds(size), deadline)
+        return RequestWork(self, client, began, deadline, given is not None, price)
+
+    def _client(self, request: Request) -> str:
+        """Who asks, for a fair share: by key where there are keys, else by address."""
+        if self.settings.api_keys:
+            return request.headers.get("authorization", "")
+        return request.client.host if request.client else ""
 
 
 def _milliseconds(given: str | None, default: int) -> float:
@@ -105,29 +116,29 @@ def _milliseconds(given: str | None, default: int) -> float:
     return min(milliseconds, LONGEST_DEADLINE_MS)
 
 
-def _client(request: Request) -> str:
-    """Who asks, for a fair share: by key where there are keys, else by address."""
-    return request.headers.get("authorization") or (request.client.host if request.client else "")
-
-
 @dataclass(slots=True)
 class RequestWork:
     """One request's work, with its stages timed in seconds."""
 
     service: Service
-    reservation: Reservation
+    client: str
     began: float
+    deadline: float
     own_deadline: bool
-    price: BytePrice
-    size: int
+    price: SizePrice
+    size: int = 0
+    reservation: Reservation | None = None
     stages: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def deadline(self) -> float:
-        return self.reservation.deadline
+    def reserve(self, size: int) -> None:
+        """The body is there, of ``size`` bytes.  QueueFull where there is no room any more."""
+        self.size = size
+        seconds = self.price.seconds(size)
+        self.reservation = self.service.device.admission.reserve(self.client, seconds, self.deadline, guess=True)
 
     def release(self) -> None:
-        self.service.device.admission.release(self.reservation)
+        if self.reservation is not None:
+            self.service.device.admission.release(self.reservation)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

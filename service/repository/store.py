@@ -1,11 +1,13 @@
 """The model repository on disk: ``<root>/<name>/<version>/``.  Lists, reads, checks and publishes; loads nothing."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from service.errors import RepositoryError
 from service.repository.manifest import Manifest
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 16 * 2**20  # bytes
 Fingerprint = tuple[tuple[str, int, int, int], ...]  # of each file: name, size, time of change, number on its disk
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -76,7 +79,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the version in ``folder``.  RepositoryError names the file and the field that is wrong."""
     path = folder / MANIFEST
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(_read(path, LARGEST_MANIFEST))
     except OSError as error:
         raise RepositoryError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
@@ -106,7 +109,7 @@ def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
     """One file, compared with its checksum.  RepositoryError where it is missing or damaged."""
     wanted = manifest.sha256[name]
     try:
-        content = (folder / name).read_bytes()
+        content = _read(folder / name)
     except OSError as error:
         raise RepositoryError(f"{folder / name}: {error.strerror}, but the manifest names it") from error
     found = hashlib.sha256(content).hexdigest()
@@ -116,6 +119,16 @@ def read_file(folder: Path, manifest: Manifest, name: str) -> bytes:
             "Copy or convert the version again."
         )
     return content
+
+
+def _read(path: Path, most: int | None = None) -> bytes:
+    """A regular file, of at most so many bytes: a device or a pipe would never end.  OSError as the system words it."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if most is not None and status.st_size > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes")
+    return path.read_bytes()
 
 
 def sha256(path: Path) -> str:

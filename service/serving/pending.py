@@ -48,6 +48,7 @@ class PendingRequest:
     arrived: float = 0.0
     started: float = 0.0
     finished: float = 0.0
+    keys: list[int] = field(default_factory=list)  # of its sequences in the queue
     open: int = field(init=False)
 
     def __post_init__(self) -> None:

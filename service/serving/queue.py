@@ -4,6 +4,7 @@ The loop adds and drops, the device's thread waits, takes and requeues; what cha
 """
 
 import itertools
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence as Seq
@@ -17,7 +18,7 @@ from service.types import ModelRef, Priority, Sequence
 
 URGENT = 0.05  # of what is promised may be lost before the earliest deadline goes first
 URGENT_SECONDS = 0.1
-HOPELESS_SECONDS = 2.0  # before a deadline nobody is given up
+LOOK_SECONDS = 0.1  # between two looks for promises that cannot be kept
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Queue:
     _clients: Counter[str] = field(default_factory=Counter)  # sequences that each has open
     _virtual: dict[str, float] = field(default_factory=dict)  # by client: see _arrival
     _time: float = 0.0  # the virtual time
+    _look_at: float = -math.inf
     _charged: float = 0.0  # seconds of work in the step that runs
     _sharing: int = 1  # clients that share the device in it
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -118,8 +120,9 @@ class Queue:
         with self._changed:
             self._pass_time()
             late = self._scheduler.expire(now)
-            if self.admission.slack(now) < 0 and not self.admission.alone:
-                late += self._hopeless(now)
+            for request in self.admission.broken(now) if now >= self._look_at else ():
+                late += self._given_up(request)
+                self._look_at = now + LOOK_SECONDS
             limits = {ref: batch_limits(runner) for ref, runner in self._runners.items()}
             slack = self.admission.slack(now)
             critical = slack < URGENT_SECONDS + URGENT * self.admission.promised
@@ -129,15 +132,9 @@ class Queue:
                 self._end()
             return late, self._running
 
-    def _hopeless(self, now: float) -> list[PendingSequence]:
-        """A promise will break.  Those whose own work takes longer than is left take no time from the others."""
-        lost = []
-        for one in self._scheduler.by_deadline(now + HOPELESS_SECONDS):
-            reservation = one.request.reservation if one.request is not None else None
-            if reservation is not None and reservation.seconds > one.deadline - now:
-                self._scheduler.remove(one.key)
-                lost.append(one)
-        return lost
+    def _given_up(self, request: PendingRequest) -> list[PendingSequence]:
+        """Those of its sequences that wait; one that runs is not read, for an error is the whole request's."""
+        return [one for key in request.keys if self._scheduler.remove(key) and (one := self._open.get(key))]
 
     def requeue(self, moved: Iterable[tuple[PendingSequence, Progress]]) -> None:
         """Those of the step that are not done, with the work that is left; the step is over."""

@@ -17,7 +17,8 @@ from service.types import ModelRef
 
 log = logging.getLogger(__name__)
 Loader = Callable[[Path], Engine]
-ABSENT_LOOKS = 3  # in a row that a version must be missing in before it is retired: a mount may be away for a moment
+# A mount may be away for a moment: so many looks in a row, and so long, must a version be missing to be retired.
+ABSENT_LOOKS, ABSENT_SECONDS = 3, 10.0
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds after a version failed to load, doubled each time
 
 
@@ -26,6 +27,7 @@ class _Loaded:
     engine: Engine
     files: Fingerprint
     missing: int = 0  # looks in a row that did not find it
+    seen: float = 0.0  # when a look found it, or could not tell
     leases: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -55,6 +57,7 @@ class Registry:
     keep: int = 1
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="loader"))
     clock: Callable[[], float] = time.monotonic
+    absent_seconds: float = ABSENT_SECONDS
     _failures: dict[ModelRef, _Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
@@ -63,6 +66,9 @@ class Registry:
     async def sync(self) -> None:
         """Load what the repository has and this has not; let go what it no longer has.  The old serve meanwhile."""
         listing = await self._look()
+        if listing is None:
+            self._synced.set()
+            return
         self._failures = {ref: one for ref, one in self._failures.items() if ref.version in listing.of(ref.name)}
         for name in sorted(self._models.keys() | listing.models.keys()):
             await self._sync_model(name, listing)
@@ -82,14 +88,14 @@ class Registry:
     async def wait(self) -> None:
         await self._synced.wait()
 
-    async def _look(self) -> Listing:
-        """What the repository holds; nothing where it cannot be read, which retires nobody at once."""
+    async def _look(self) -> Listing | None:
+        """What the repository holds; None where it cannot be read, which changes nothing."""
         try:
             listing = await asyncio.get_running_loop().run_in_executor(self.executor, look, self.root)
         except RepositoryError as error:
             self.metrics.repository_failures.inc()
             log.error("%s", error)
-            return Listing({}, {})
+            return None
         for name, why in listing.unreadable.items():
             self.metrics.repository_failures.inc()
             log.error("%s of the model repository cannot be read, what is loaded of it stays: %s", name, why)
@@ -98,13 +104,19 @@ class Registry:
     async def _sync_model(self, name: str, listing: Listing) -> None:
         loaded, there = self._models.get(name, {}), listing.of(name)
         for number, one in loaded.items():
-            one.missing = 0 if number in there or name in listing.unreadable else one.missing + 1
-        candidates = set(there) | {number for number, one in loaded.items() if one.missing < ABSENT_LOOKS}
+            if number in there or name in listing.unreadable:
+                one.missing, one.seen = 0, self.clock()
+            else:
+                one.missing += 1
+        candidates = set(there) | {number for number, one in loaded.items() if not self._gone(one)}
         wanted: set[int] = set()
         for number in sorted(candidates, reverse=True):
             if len(wanted) < self.keep and await self._have(ModelRef(name, number), there=number in there):
                 wanted.add(number)
         self._retire(name, wanted)
+
+    def _gone(self, one: _Loaded) -> bool:
+        return one.missing >= ABSENT_LOOKS and self.clock() - one.seen >= self.absent_seconds
 
     async def _have(self, ref: ModelRef, *, there: bool) -> bool:
         """Is ``ref`` loaded, from the files that lie ``there`` now, or can it be?"""
@@ -133,7 +145,7 @@ class Registry:
         if ref.version in versions:
             log.info("%s was published again under its number; it replaces what ran", ref)
             self._close_later(versions[ref.version])
-        versions[ref.version] = _Loaded(engine, files)
+        versions[ref.version] = _Loaded(engine, files, seen=self.clock())
         seconds = self.clock() - began
         self.metrics.load_seconds.labels(ref.name, ref.version).set(seconds)
         self.metrics.token_budget.labels(ref.name, ref.version).set(engine.budget)

@@ -127,17 +127,6 @@ class Scheduler:
             return False
         return len(list(_fill([*running, one], limits))) == len(running) + 1
 
-    def by_deadline(self, until: float) -> list[PendingSequence]:
-        """Those whose deadline is before ``until``, the earliest first, at most LOOK_AHEAD of them."""
-        found: dict[int, PendingSequence] = {}
-        while self._deadlines and self._deadlines[0][0] < until and len(found) < LOOK_AHEAD:
-            _, key = heapq.heappop(self._deadlines)
-            if key in self._waiting:
-                found[key] = self._waiting[key]
-        for one in found.values():
-            heapq.heappush(self._deadlines, (one.deadline, one.key))
-        return list(found.values())
-
     def waiting(self, model: ModelRef) -> bool:
         return model in self._models
 

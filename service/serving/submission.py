@@ -41,21 +41,23 @@ async def submit(
     request = PendingRequest(
         runner, loop.create_future(), [None] * len(rows), reservation, request_id.get(), arrived=arrived
     )
-    keys: list[int] = []
+    device.admission.submitted(reservation, request)
     try:
         async with asyncio.timeout(deadline - arrived):
             for start in range(0, len(rows), PART):
                 part = enumerate(rows[start : start + PART], start)
-                keys += device.queue.add(request, part, now=device.clock(), priority=priority, early_exit=early_exit)
+                request.keys += device.queue.add(
+                    request, part, now=device.clock(), priority=priority, early_exit=early_exit
+                )
                 if start + PART < len(rows):
                     await asyncio.sleep(0)  # a long list must not hold up the others
             device.set_gauges()
             await request.done
     except TimeoutError:
-        _drop(device, request, keys, "deadline")
+        _drop(device, request, "deadline")
         raise late() from None
     finally:
-        _drop(device, request, keys, "cancelled")
+        _drop(device, request, "cancelled")
     return [outcome for outcome in request.outcomes if outcome is not None], request.timings
 
 
@@ -71,9 +73,9 @@ def _check_room(device: DeviceLoop, tokens: int, most: int) -> None:
         )
 
 
-def _drop(device: DeviceLoop, request: PendingRequest, keys: Seq[int], reason: str) -> None:
-    """Forget those of ``keys`` that are still open."""
-    dropped = device.queue.drop(keys)
+def _drop(device: DeviceLoop, request: PendingRequest, reason: str) -> None:
+    """Forget those of its sequences that are still open."""
+    dropped = device.queue.drop(request.keys)
     if dropped:
         device.metrics.dropped.labels(reason).inc(dropped)
         device.set_gauges()

@@ -87,7 +87,7 @@ class QuestionAnswering:
     def encode(self, question: str, documents: Seq[str]) -> EncodedQuestion:
         """InvalidRequest for a question, or documents, without any token; TextTooLong for a question that leaves
         documents no room.  A blank document among others is left out."""
-        asked = self.tokenizer.encode(question)
+        asked = self.tokenizer.ids(question)
         if not len(asked):
             raise InvalidRequest("the question is empty, or holds nothing that the model has a token for")
         # A long question may use the model's full length, as long as half of it is left for the document.
@@ -104,15 +104,12 @@ class QuestionAnswering:
         tokens = [every[index] for index in places]
         step = room - min(self.overlap, room // 2)
         windows = [
-            Window(index, start, len(part := document.part(start, start + room)), self._frame(asked, part))
+            Window(index, start, len(part := document.part(start, start + room)), self.tokenizer.frame(asked, part.ids))
             for index, document in enumerate(tokens)
             for start in _starts(len(document), room, step)
         ]
         blank = [index for index, document in enumerate(every) if not len(document)]
         return EncodedQuestion([documents[index] for index in places], tokens, windows, places, blank)
-
-    def _frame(self, asked: Tokens, part: Tokens) -> Sequence:
-        return self.tokenizer.frame(asked.ids, part.ids)
 
     def decode(
         self, encoded: EncodedQuestion, logits: Seq[Floats], *, top_k: int = 1, max_answer_tokens: int = 30,

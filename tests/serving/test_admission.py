@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from service.errors import DeadlineExceeded, QueueFull
-from service.serving.admission import LONGEST_RETRY, Admission, Reservation
+from service.serving.admission import Admission, Reservation
 from service.serving.pending import PendingRequest, PendingSequence
 from service.serving.queue import Queue, estimate
+from service.serving.returns import LONGEST_RETRY
 from service.serving.stepping import Stepping
 from service.types import Priority
 from tests.fakes import FakeRunner, ManualClock, row
@@ -229,10 +230,62 @@ def test_what_could_never_be_in_time_is_not_told_to_come_back() -> None:
     assert causes == ["too_slow", "queue"]
 
 
+def test_a_request_whose_place_was_reserved_is_tried_where_the_device_has_nothing_to_do() -> None:
+    """Several in step, each in another's way with an estimate that is wrong: one of them is run, and corrects it."""
+    clock = ManualClock()
+    admission = Admission(clock)
+    first, second = (admission.reserve("a", 0.0, clock() + 1.0) for _ in range(2))
+    admission.resize(first, 50.0)
+    admission.submitted(first, "first")
+    with pytest.raises((QueueFull, DeadlineExceeded)):
+        admission.resize(second, 50.0)
+
+
+def test_a_guess_is_no_reason_to_say_that_nothing_can_help() -> None:
+    clock = ManualClock()
+    admission = Admission(clock)
+    admission.reserve("a", 1.0, clock() + 10.0)
+    for refuse in (admission.check, functools.partial(admission.reserve, guess=True)):
+        with pytest.raises(QueueFull):
+            refuse("b", 100.0, clock() + 10.0)
+    assert admission.promised == pytest.approx(1.0)
+
+
+def test_where_the_machine_became_slower_the_largest_are_given_up_and_all_others_are_kept() -> None:
+    clock = ManualClock()
+    admission = Admission(clock)
+    for name, seconds in (("small", 1.0), ("large", 4.0), ("middle", 2.0), ("late", 1.5)):
+        deadline = clock() + (20.0 if name == "late" else 10.0)
+        admission.submitted(admission.reserve(name, seconds, deadline), name)
+    assert admission.broken(clock()) == []
+    clock.advance(6.5)  # in which nothing was done
+
+    assert admission.broken(clock()) == ["large"]
+
+
+def test_after_a_broken_promise_less_is_promised_for_a_while() -> None:
+    clock = ManualClock()
+    admission = Admission(clock)
+    held = [admission.reserve(str(n), 4.0, clock() + 10.0) for n in range(2)]
+    for one in held:
+        admission.submitted(one, one.client)
+    clock.advance(5.0)
+    assert admission.broken(clock())
+    for one in held:
+        admission.release(one)
+    other = admission.reserve("other", 3.0, clock() + 10.0)
+    with pytest.raises(QueueFull):
+        admission.reserve("new", 5.5, clock() + 10.0)
+    admission.release(other)
+    clock.advance(60.0)
+    admission.reserve("other", 3.0, clock() + 10.0)
+    admission.reserve("new", 5.5, clock() + 10.0)
+
+
 def test_a_resize_that_breaks_a_promise_is_refused_and_changes_nothing() -> None:
     clock = ManualClock()
     admission = Admission(clock)
-    admission.reserve("a", 5.0, clock() + 10.0)
+    admission.submitted(admission.reserve("a", 5.0, clock() + 10.0), "a")
     grows = admission.reserve("b", 1.0, clock() + 10.0)
     with pytest.raises(QueueFull):
         admission.resize(grows, 9.0)

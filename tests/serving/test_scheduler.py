@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from service.serving.pending import PendingSequence
-from service.serving.scheduler import LOOK_AHEAD, SMALLEST_CLASS, BatchLimits, Policy, Scheduler, size_class
+from service.serving.scheduler import SMALLEST_CLASS, BatchLimits, Policy, Scheduler, size_class
 from service.types import ModelRef, Priority
 from tests.fakes import ManualClock
 
@@ -108,13 +108,6 @@ class Life(RuleBasedStateMachine):
         gone = self.scheduler.expire(self.clock())
         assert {one.key for one in gone} == late
         self.leave(gone)
-
-    @rule(seconds=st.floats(0, 50))
-    def look_at_deadlines(self, seconds: float) -> None:
-        until = self.clock() + seconds
-        wanted = sorted((one.deadline, one.key) for one in self.waiting.values() if one.deadline < until)
-        found = [(one.deadline, one.key) for one in self.scheduler.by_deadline(until)]
-        assert found == wanted[:LOOK_AHEAD]
 
     @rule(budgets=st.tuples(TOKENS, TOKENS, TOKENS), critical=st.booleans())
     def step(self, budgets: tuple[int, ...], critical: bool) -> None:
@@ -407,7 +400,6 @@ def test_no_call_takes_long_where_much_waits(critical: bool) -> None:
     assert seconds_of(lambda: scheduler.next_batch(limits(500), critical=critical)) < 0.005
     assert seconds_of(lambda: scheduler.add(pending(next(keys), deadline=500.0))) < 0.001
     assert seconds_of(lambda: scheduler.expire(50.0)) < 0.001
-    assert seconds_of(lambda: scheduler.by_deadline(1000.0)) < 0.005
     removed = itertools.count(1000)
     assert seconds_of(lambda: scheduler.remove(next(removed))) < 0.001
 
