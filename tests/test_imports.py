@@ -36,6 +36,7 @@ SERVING = [
     "pending",
     "encoding",
     "admission",
+    "returns",
     "demand",
     "cost",
     "stepping",

@@ -95,7 +95,7 @@ async def test_a_version_that_does_not_load_is_reported_and_the_one_before_it_se
     shelf.put("a/2")
     shelf.broken = {"a/2"}
 
-    assert await shelf.look(2) == ["a/1"]
+    assert [await shelf.look() for _ in range(2)][-1] == ["a/1"]
     assert shelf.registry.failures == {ModelRef("a", 2): "a/2 is damaged"}
     assert shelf.value("model_load_failures_total", model="a") == shelf.loads.count("a/2") == 1
     with pytest.raises(ModelNotFound, match="a/2 is damaged"):
