@@ -8,6 +8,7 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── ModelNotFound            404  no such model or version is loaded
 ├── WrongTask                409  the model is there and does another task
 ├── TooLarge                 413  body, text or list above a configured limit
+├── HeadersTooLarge          431  the head of a request above a configured limit
 ├── QueueFull                429  the device has more waiting than it may hold; says when to come back
 ├── Unavailable              503  starting, draining, or the device is down
 │   └── DeviceLost           503  the device computes nothing any more; it is being restarted
@@ -70,6 +71,11 @@ class WrongTask(ServiceError):
 class TooLarge(ServiceError):
     code = "too_large"
     status = 413
+
+
+class HeadersTooLarge(ServiceError):
+    code = "headers_too_large"
+    status = 431
 
 
 class QueueFull(ServiceError):

@@ -130,4 +130,6 @@ def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that look like settings and are none, each with the name that was probably meant."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     wrong = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
-    return {name: next(iter(difflib.get_close_matches(name.upper(), known, 1)), None) for name in wrong}
+    fields = [name.upper() for name in Settings.model_fields]
+    near = {name: difflib.get_close_matches(name.upper().removeprefix(PREFIX), fields, 1) for name in wrong}
+    return {name: f"{PREFIX}{found[0]}" if found else None for name, found in near.items()}

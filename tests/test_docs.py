@@ -38,6 +38,7 @@ def test_every_metric_is_explained() -> None:
     registry = CollectorRegistry()
     Metrics(registry)
     names = {f"{metric.name}_total" if metric.type == "counter" else metric.name for metric in registry.collect()}
+    names = {name for name in names if name.startswith("albert_")}  # the client library explains its own
 
     assert set(re.findall(r"^\| `(albert_[a-z_]+)`", OPERATIONS, re.MULTILINE)) == names
 

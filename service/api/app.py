@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
@@ -24,7 +23,7 @@ from service.api.middleware import RequestMiddleware
 from service.api.service import Service
 from service.metrics import Metrics, resident_memory
 from service.runtime import processor
-from service.runtime.providers import Device, choose
+from service.runtime.providers import RUNTIME_VERSION, Device, choose
 from service.serving.device_loop import DeviceLoop
 from service.serving.encoding import EncodingStage
 from service.serving.engine import Engine
@@ -78,7 +77,7 @@ async def _lifespan(
     # Texts are tokenized one by one: the library's own pool of threads would only stand by.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     service = app.state.service = _build(settings, metrics, device, life)
-    metrics.build.labels(__version__, platform.python_version(), onnxruntime.__version__).set(1)
+    metrics.build.labels(__version__, platform.python_version(), RUNTIME_VERSION).set(1)
     recovery = Recovery(service.device, service.registry.engines, life.fail, settings.step_timeout_seconds)
     async with (
         service.device.running(),

@@ -66,29 +66,29 @@ async def read_body(request: Request, limits: BodyLimits, life: Lifecycle, until
 
 async def _receive(request: Request, life: Lifecycle, until: float) -> dict[str, Any]:
     while True:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                return dict(await request.receive())
         if life.draining:
             raise Unavailable("the service is stopping; the body did not come in time")
         if time.monotonic() > until:
             raise RequestTimeout("the body did not come in time (body_seconds, or the deadline): send it faster")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                return dict(await request.receive())
 
 
 def too_large(limits: BodyLimits) -> TooLarge:
     return TooLarge(f"the body is above {limits.largest} bytes: send it in parts, or raise max_body_bytes")
 
 
-async def parse_json(body: bytes) -> Any:
+async def parse_json(body: bytes, most_values: int = MOST_VALUES) -> Any:
     """MalformedBody where ``body`` is not JSON in UTF-8, InvalidRequest where it is empty, TooLarge where it holds too
     many values."""
     if not body:
         raise InvalidRequest("body: empty; wanted a JSON object")
     long = len(body) > LONG_BODY
     # Only a long body that may hold many values is counted exactly, beside the event loop.
-    many = long and sum(body.count(bytes([mark])) for mark in MARKS) > MOST_VALUES
-    if many and await asyncio.get_running_loop().run_in_executor(None, has_more_values, body, MOST_VALUES):
-        raise TooLarge(f"the body holds more than {MOST_VALUES} JSON values")
+    many = long and sum(body.count(bytes([mark])) for mark in MARKS) > most_values
+    if many and await asyncio.get_running_loop().run_in_executor(None, has_more_values, body, most_values):
+        raise TooLarge(f"the body holds more than {most_values} JSON values")
     try:
         # Not by Pydantic's own parser: it refuses a whole body for one lone surrogate in one of its texts.
         return json.loads(body.decode("utf-8-sig"), parse_int=_short_int if long else None)

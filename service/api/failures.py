@@ -42,6 +42,7 @@ def error_response(error: ServiceError) -> JSONResponse:
 
 
 def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    message = message.encode(errors="replace").decode()  # half a character of a client's cannot be sent back
     body = {"error": {"code": code, "message": message, "request_id": request_id.get()}}
     return JSONResponse(body, status, dict(headers or {}))
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -41,18 +41,24 @@ def serve(settings: Settings) -> int:
     each request.
     """
     _prepare(settings)
+    return _serve_several(settings) if settings.workers > 1 else _serve_alone(settings)
+
+
+def _serve_several(settings: Settings) -> int:
     from service.api.workers import Supervisor, metrics_folder
 
-    if settings.workers > 1:
-        with metrics_folder() as folder:
-            from service.api.server import listen
+    with metrics_folder() as folder:
+        from service.api.server import listen
 
-            return Supervisor(settings, listen(settings), folder).run()
+        return Supervisor(settings, listen(settings), folder).run()
+
+
+def _serve_alone(settings: Settings) -> NoReturn:
     from service.api.app import choose_device
     from service.api.server import listen, run
 
     device = choose_device(settings)
-    return run(settings, device, listen(settings), lambda: None)
+    run(settings, device, listen(settings), lambda: None)
 
 
 def get(settings: Settings, path: str) -> int:

@@ -15,18 +15,16 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.api.lingering import LINGER_PAUSE, LingeringTransport
 from service.api.loop_lag import LoopLag
+from service.errors import HeadersTooLarge
 from service.logs import LimitedLog
 
 often = LimitedLog(logging.getLogger(__name__))
-LINGER_SECONDS = 10.0  # at most, for a client to stop sending what nobody reads
-LINGER_PAUSE = 2.0  # without a byte, and it is not waited for any more
-LINGER_BYTES = 64 * 2**20
 SHORT_BODY = 2**20  # bytes; the rest of such a body is thrown away, and the connection goes on
 HOP_HEADERS = (b"upgrade", b"http2-settings")  # with their connection token they ask for another protocol
 
@@ -39,57 +37,6 @@ class ConnectionLimits:
     header_bytes: int
     headers: int
     header_seconds: float
-
-
-class LingeringTransport:
-    """A connection whose ``close`` lets the other side read the last answer: see the module."""
-
-    def __init__(self, transport: asyncio.Transport, protocol: "BoundedProtocol") -> None:
-        self._transport, self._protocol = transport, protocol
-        self._closing = False
-        self.discarded = 0
-        self._timers: list[asyncio.TimerHandle] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        if not self._closing:
-            self._transport.write(data)
-
-    def is_closing(self) -> bool:
-        return self._closing or self._transport.is_closing()
-
-    def close(self) -> None:
-        if self.is_closing():
-            return
-        if not self._protocol.still_sending or not self._transport.can_write_eof():
-            self._transport.close()
-            return
-        self._closing = True
-        self._transport.write_eof()
-        self._transport.resume_reading()
-        loop = self._protocol.loop
-        self._timers = [loop.call_later(LINGER_SECONDS, self.abandon), loop.call_later(LINGER_PAUSE, self.abandon)]
-
-    @property
-    def lingering(self) -> bool:
-        return self._closing
-
-    def discard(self, data: bytes) -> None:
-        """Bytes that came after the answer."""
-        self.discarded += len(data)
-        if self.discarded > LINGER_BYTES:
-            self.abandon()
-        if not self._closing or self._transport.is_closing():
-            return
-        self._timers[1].cancel()
-        self._timers[1] = self._protocol.loop.call_later(LINGER_PAUSE, self.abandon)
-
-    def abandon(self) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._transport.close()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -129,15 +76,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._last_used = self.loop.time()
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            self._feed(data)
         except httptools.HttpParserError:
             self._refuse_unreadable()
+        if self.idle and self.cycle is not None and not self.transport.is_closing():
+            # Bytes that begin no request do not keep a connection.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > 2 * self.limits.header_bytes + 2**18:  # one header that does not end
-                self._refuse(431, "headers_too_large", self._too_large())
+                self._refuse(HeadersTooLarge.status, HeadersTooLarge.code, self._too_large())
 
     def eof_received(self) -> None:
         if self._lingering.lingering:
@@ -160,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count(len(name) + len(value) + 4)
         if len(self.headers) >= self.limits.headers:
-            self._refused = 431
+            self._refused = HeadersTooLarge.status
             raise ValueError("too many headers")
         super().on_header(name, value)
 
@@ -205,11 +155,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def _count(self, size: int) -> None:
         self._size += size
         if self._size > self.limits.header_bytes:
-            self._refused = 431
+            self._refused = HeadersTooLarge.status
             raise ValueError("the head is too large")
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read the head a second time without the wish for another protocol, then the body that follows it."""
+    def _feed(self, data: bytes) -> None:
+        """HttpParserError where it cannot be read."""
+        while data and not self._refused:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._read_head_again()
+
+    def _read_head_again(self) -> None:
+        """Without the wish for another protocol: what follows is the body then."""
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if method == b"CONNECT":
             self._refuse(405, "method_not_allowed", "this is no proxy")
@@ -220,13 +180,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._without_upgrade = True
         try:
             self.parser.feed_data(b"\r\n".join([*lines, b"", b""]))
-            self._without_upgrade = False
-            if rest:
-                self.parser.feed_data(rest)
-        except httptools.HttpParserUpgrade as upgrade:  # the next request on this connection asks for one too
-            self._ignore_upgrade(rest[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self._refuse_unreadable()
         finally:
             self._without_upgrade = False
 
@@ -246,8 +199,8 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def _refuse_unreadable(self) -> None:
-        if self._refused == 431:
-            self._refuse(431, "headers_too_large", self._too_large())
+        if self._refused == HeadersTooLarge.status:
+            self._refuse(HeadersTooLarge.status, HeadersTooLarge.code, self._too_large())
         else:
             self._refuse(400, "bad_request", "this is no HTTP/1.1 request that can be read")
 

@@ -14,12 +14,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import parse_json, read_body
+from service.api.body import MOST_VALUES, parse_json, read_body
 from service.api.failures import explain
 from service.api.schemas import RESPONSES, Request as Body, check_size
 from service.api.service import Service
 from service.errors import InvalidRequest
 from service.settings import Settings
+
+VALUES_OF_AN_ITEM = 8  # of a list, with its brackets, commas and colons
 
 
 class JsonRoute(APIRoute):
@@ -38,7 +40,10 @@ class JsonRoute(APIRoute):
         try:
             body = await read_body(request, service.bodies, service.life, work.deadline)
             work.reserve(len(body))
-            content = await parse_json(body)
+            most = max(
+                MOST_VALUES, VALUES_OF_AN_ITEM * max(service.settings.max_inputs, service.settings.max_documents)
+            )
+            content = await parse_json(body, most)
             response: Response = await self.endpoint(validate(self._model, content, service.settings), request)
         finally:
             work.release()

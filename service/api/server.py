@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from fastapi import FastAPI
@@ -126,16 +127,17 @@ class Server(uvicorn.Server):
             self._life.stop()
 
 
-def run(settings: Settings, device: Device, listener: socket.socket, on_ready: Callable[[], None]) -> int:
-    """Serve on ``listener`` until told to stop; the exit code."""
+def run(settings: Settings, device: Device, listener: socket.socket, on_ready: Callable[[], None]) -> NoReturn:
+    """Serve on ``listener`` until told to stop, and end the process."""
     life = Lifecycle()
     app = create_app(settings, device, life)
     server = Server(settings, app, life, on_ready)
     server.run(sockets=[listener])
-    if life.exit_code:
-        logging.shutdown()
-        os._exit(life.exit_code)  # a thread that hangs in the device would keep the process
-    return 0 if server.started or life.ending else 1
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends already
+    logging.shutdown()
+    # Threads may still be in ONNX Runtime, loading, running or hanging: the interpreter must not be taken from them.
+    os._exit(life.exit_code or (0 if server.started or life.ending else 1))
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -184,11 +184,10 @@ def work(settings: Settings, listener: socket.socket, reports: Connection) -> No
             reports.send("ready")
 
     try:
-        code = server.run(settings, choose_device(settings), listener, ready)
+        server.run(settings, choose_device(settings), listener, ready)
     except ServiceError as error:
         log.error("%s", error.message)
-        code = USAGE
-    raise SystemExit(code)
+        raise SystemExit(USAGE) from None
 
 
 def _end_with_parent() -> None:

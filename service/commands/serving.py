@@ -35,9 +35,10 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
+    from service.api.launch import read_settings
     from service.repository.store import check_files, read_manifest, versions
 
-    status, root = 0, options.model_repo or Settings().model_repo
+    status, root = 0, options.model_repo or read_settings({}).model_repo
     for name, numbers in versions(root).items():
         for number in numbers:
             folder = root / name / str(number)

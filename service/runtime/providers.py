@@ -12,6 +12,7 @@ from service.errors import DeviceError
 from service.runtime.processor import current
 
 log = logging.getLogger(__name__)
+RUNTIME_VERSION: str = ort.__version__
 
 # An ONNX model of one Identity node: the smallest thing that a provider can be seen to run.
 _PROBE = bytes.fromhex(

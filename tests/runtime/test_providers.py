@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import pytest
 
 from service.errors import DeviceError
-from service.runtime import providers
 from service.runtime.providers import choose
 
 CUDA = "CUDAExecutionProvider"
