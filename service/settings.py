@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("json", description="json for collectors, text for people.")
 
     @property
+    def defaults(self) -> dict[str, str]:
+        """By route, the model of a request that names none."""
+        return {"/classify": self.classify_model, "/qa": self.qa_model}
+
+    @property
     def required(self) -> list[str]:
         """The models without which the service is not ready."""
         if self.required_models is not None:

@@ -33,6 +33,7 @@ T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
+BYTES_A_TOKEN = 4  # of JSON with English text, rather less than more: the first burst must not be promised too much
 REMEMBERED = 64  # requests that say what a size costs
 
 
@@ -45,12 +46,15 @@ class SizePrice:
     def observe(self, size: int, seconds: float) -> None:
         self._recent.append((size, seconds))
 
-    def seconds(self, size: int) -> float:
-        """What bodies of about that size took; of one that is larger than all, what the largest took and no more: a
-        text may be cut, and then costs what its model can see."""
+    def seconds(self, size: int) -> float | None:
+        """None before the first.
+
+        What bodies of about that size took; of one that is larger than all, what the largest took and no more: a text
+        may be cut, and then costs what its model can see.
+        """
         alike = [seconds for other, seconds in self._recent if size <= 2 * other <= 4 * size]
         smaller = [seconds for other, seconds in self._recent if other < size]
-        return quantile(alike, 0.5) if alike else max(smaller, default=0.0)
+        return quantile(alike, 0.5) if alike else max(smaller, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +96,18 @@ class Service:
         deadline = began + _milliseconds(given, self.settings.deadline_ms) / 1000
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdigit() else 0
-        price = self.prices.setdefault(route, SizePrice())
         client = self._client(request)
-        self.device.admission.check(client, price.seconds(size), deadline)
-        return RequestWork(self, client, began, deadline, given is not None, price)
+        self.device.admission.check(client, self.guess(route, size), deadline)
+        return RequestWork(self, route, client, began, deadline, given is not None)
+
+    def guess(self, route: str, size: int) -> float:
+        """Seconds of device time for a body of ``size`` bytes; before there was one, by the route's default model."""
+        seconds = self.prices.setdefault(route, SizePrice()).seconds(size)
+        if seconds is not None:
+            return seconds
+        tokens = size / BYTES_A_TOKEN
+        engines = [e for e in self.registry.engines() if e.ref.name == self.settings.defaults.get(route)]
+        return max((engine.cost.marginal(tokens, engine.budget) for engine in engines), default=0.0)
 
     def _client(self, request: Request) -> str:
         """Who asks, for a fair share: by key where there are keys, else by address."""
@@ -121,11 +133,11 @@ class RequestWork:
     """One request's work, with its stages timed in seconds."""
 
     service: Service
+    route: str
     client: str
     began: float
     deadline: float
     own_deadline: bool
-    price: SizePrice
     size: int = 0
     reservation: Reservation | None = None
     stages: dict[str, float] = field(default_factory=dict)
@@ -133,7 +145,7 @@ class RequestWork:
     def reserve(self, size: int) -> None:
         """The body is there, of ``size`` bytes.  QueueFull where there is no room any more."""
         self.size = size
-        seconds = self.price.seconds(size)
+        seconds = self.service.guess(self.route, size)
         self.reservation = self.service.device.admission.reserve(self.client, seconds, self.deadline, guess=True)
 
     def release(self) -> None:
@@ -156,11 +168,11 @@ class RequestWork:
         deadline = self.deadline
         if priority is Priority.BULK and not self.own_deadline:
             deadline = self.began + self.service.settings.bulk_deadline_ms / 1000
+        self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
         outcomes, timings = await submit(
             self.service.device, engine, rows, deadline=deadline, reservation=self.reservation, priority=priority,
             early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
         )  # fmt: skip
-        self.price.observe(self.size, estimate(engine, rows, early_exit))
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
 

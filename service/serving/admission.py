@@ -17,10 +17,10 @@ from service.errors import DeadlineExceeded, QueueFull
 from service.serving.demand import Demand
 from service.serving.returns import Returns
 
-TRUST_LOST, TRUST_GAINED, LEAST_TRUST = 0.9, 0.02, 0.5  # a broken promise takes a tenth, each second gives 0.02 back
-CUT_SECONDS = 0.5  # between two cuts: one slow moment breaks many promises
+TRUST_LOST, TRUST_GAINED, LEAST_TRUST = 0.85, 0.02, 0.5  # what a broken promise takes, what a second gives back
+CUT_SECONDS = 3.0  # between two cuts: one slow moment breaks many promises
 PROMISED = 0.95  # of the time until a deadline may be promised; the rest is for what the estimate does not know
-OPEN = 0.9  # up to this share a new request is taken
+OPEN = 0.85  # up to this share a new request is taken
 HEAVY = 0.6  # a client with more work than this share before a deadline
 LEFT_BY_HEAVY = 0.7  # is taken up to this share only: the rest is for the others
 LIGHT = 0.1  # a client with less than this share
@@ -207,7 +207,9 @@ class Admission:
                 "X-Deadline-Ms"
             )
         self.on_refusal("queue")
-        wait = self._returns.book(asked.client, asked.seconds, excess, now)
+        room = self._trust_at(now) * WHILE_SOME_RETURN["new"]  # what is free above it is theirs who come back
+        wait = max(excess, self._demand.excess(now, asked.slot, asked.seconds, room, PROMISED))
+        wait = self._returns.book(asked.client, asked.seconds, wait, now)
         raise QueueFull("what waits already would make it miss its deadline; come back after Retry-After", wait)
 
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Clock = Callable[[], float]
 IDLE_SECONDS = 1.0  # how long the thread sleeps at most before it sees whether it is still wanted
-BACK_TO_BACK = 0.005  # seconds between two steps that count as part of the second: the interpreter was busy
+BACK_TO_BACK = 0.25  # seconds between two steps, while sequences waited, that are part of what the second costs
 SLICE_SHARE = 0.2  # of the device's time goes to warming models up while sequences wait
 
 
@@ -57,6 +57,7 @@ class DeviceLoop:
     lost: Callable[[str], None] = lambda why: None  # called on the loop where the device computes nothing any more
     _generation: int = 0
     _ended: float = 0.0  # when the last step ended
+    _more: bool = False  # sequences waited when the last step ended
     _slice_due: float = 0.0
     _slices: deque[tuple[Callable[[], Any], "Future[Any]"]] = field(default_factory=deque)
     _slicing: threading.Lock = field(default_factory=threading.Lock)
@@ -177,11 +178,12 @@ class DeviceLoop:
         )
         if ran.clean:
             # What the loop kept the interpreter for is a part of what a step costs here.
-            since = self._ended if began - self._ended < BACK_TO_BACK else began
+            since = self._ended if self._more and began - self._ended < BACK_TO_BACK else began
             runner.cost.observe(layers / runner.stepping.layers, ended - since)
             regrow(runner, sum(map(len, group)))
         self._ended = ended
         self._account(batch, ran.after, began, ended)
+        self._more = len(self.queue) > 0
         return Step(runner, batch, [*map(len, group)], ran.after, layers, ended - began)
 
     def _account(

@@ -35,9 +35,11 @@ class Returns:
         self._count = 0
 
     def book(self, client: str, seconds: float, wait: float, now: float) -> float:
-        """Whole seconds until ``client`` may come back with work of ``seconds``; before ``wait`` there is no room."""
+        """Whole seconds until ``client`` may come back with work of ``seconds``; for ``wait`` there is no room."""
         own = self._clients.get(client) or _Bookings()
-        expected = max(wait, self._before(own.work + seconds, client) / BOOKED)
+        # Of what is booked already, as much counts as the client usually comes for.
+        booked = self._before(own.work * self._kept.get(client, 1.0) + seconds, client)
+        expected = wait + booked / BOOKED
         if self._count >= MAX_BOOKINGS or expected > LONGEST_RETRY:
             return float(round(LONGEST_RETRY * random.uniform(0.5, 1.0)))  # not all at once
         self._clients[client] = own

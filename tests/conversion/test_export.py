@@ -26,7 +26,7 @@ def test_every_weight_comes_back_as_it_was(
     export(version, tmp_path / "again")
     before, after = read_checkpoint(str(checkpoint)), read_checkpoint(str(tmp_path / "again"))
 
-    kept = {name for name in after.weights}
+    kept = set(after.weights)
     assert kept <= before.weights.keys()
     assert all(torch.equal(after.weights[name], before.weights[name]) for name in kept)
     assert (after.shape, after.labels, after.problem_type, after.dtype) == (

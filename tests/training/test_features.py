@@ -51,7 +51,8 @@ def questions(text: str, answers: Sequence[str]) -> list[Question]:
 
 
 def test_the_targets_of_a_window_are_the_tokens_of_the_answer(tokenizer: Tokenizer) -> None:
-    text = "Nobody knew why the river had changed its course overnight. " + "Some told stories of it at the market. " * 6
+    text = "Nobody knew why the river had changed its course overnight. "
+    text += "Some told stories of it at the market. " * 6
     answers = ["Nobody", "the river", "course overnight."]
     features = question_features(questions(text, answers) * 40, tokenizer, 48, seed=1, unanswerable=0.2)
 
