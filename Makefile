@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test check fmt chaos bench gpu-check clean models models-gpu
+.PHONY: install serve test check fmt chaos soak bench gpu-check clean models models-gpu
 
 $(BIN)/.serving: pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
@@ -32,6 +32,9 @@ check: $(BIN)/.everything  ## lint, format and types
 MINUTES ?= 10
 chaos: $(BIN)/.everything  ## load while one fault after the other is injected; ends with a table of what was lost
 	$(BIN)/python -m tests.weather.chaos --minutes $(MINUTES) $(ARGS)
+
+soak: $(BIN)/.everything  ## every kind of request for a while; ends with what is held more than at the beginning
+	$(BIN)/python -m tests.weather.soak --minutes $(MINUTES) $(ARGS)
 
 fmt: $(BIN)/.everything
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
 import random
 import subprocess
 import tempfile
@@ -29,8 +28,10 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from service.bench.traffic import Kind
+from service.runtime.processor import current
 from service.runtime.providers import Device, choose
-from service.serving.engine import Engine, load
+from service.serving.engine import Engine
+from service.serving.loading import LoadOptions, load
 
 BATCHES = {"cuda": (1, 4, 16, 64, 256), "cpu": (1, 4)}
 CLIENTS = 16  # of each process that asks
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=min(16, len(os.sched_getaffinity(0))))
+    parser.add_argument("--workers", type=int, default=min(16, current().cores))
     parser.add_argument("--seconds", type=float, default=20, help="of the load over HTTP")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
@@ -135,7 +136,7 @@ def main() -> None:
     device = choose(options.device)
     with tempfile.TemporaryDirectory() as name:
         make(Path(name))
-        engine = load(Path(name) / "repository" / "sentiment" / "1", device)
+        engine = load(Path(name) / "repository" / "sentiment" / "1", LoadOptions(device))
         most = ceiling(device)
         show({"device": card(device), "budget": engine.budget, "ceiling_tflop_per_s": round(most / 1e12, 2)})
         rows = throughput(engine, device, most)

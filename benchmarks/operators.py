@@ -67,8 +67,13 @@ def inputs(
         return {"hidden": hidden} | ({"starts": pack.starts} if manifest.task == "text-classification" else {})
     span = {"first": np.array(0, np.int64), "count": np.array(manifest.layers, np.int64)}
     if device.kind == "cuda":
-        return {"hidden": hidden, "token_offset": pack.token_offset, "cumulative": pack.cumulative} | span
-    return {"hidden": hidden, "slots": pack.slots, "tokens_at": pack.tokens_at, "lengths": pack.lengths} | span
+        return {"hidden": hidden, "token_offset": pack.token_offset, "cumulative": pack.cu_seqlens} | span
+    return {
+        "hidden": hidden,
+        "slots": pack.gather_index,
+        "tokens_at": pack.scatter_index,
+        "lengths": pack.lengths,
+    } | span
 
 
 def profile(path: Path, feeds: dict[str, np.ndarray], rounds: int, device: Device) -> tuple[np.ndarray, list[Spent]]:

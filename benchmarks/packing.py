@@ -10,7 +10,6 @@ counts, for on a shared machine the slower ones measure the neighbours.
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import tempfile
@@ -28,7 +27,8 @@ from transformers.utils import logging as transformers_logging
 from service.conversion.builder import CPU
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
 from service.conversion.graph import PARTS, Network, build
-from service.conversion.weights import WeightFile, serving_arrays
+from service.conversion.weights import FILE, WeightFile, serving_arrays
+from service.runtime.processor import current
 from service.runtime.providers import choose
 from service.runtime.session import Model
 from service.types import Sequence
@@ -48,7 +48,7 @@ CASES = {
 
 def main() -> None:
     options = _options()
-    threads = len(os.sched_getaffinity(0))
+    threads = current().cores
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -78,8 +78,9 @@ def packed_model(checkpoint: Checkpoint, folder: Path) -> Model:
     network = Network(checkpoint.shape, pooled=True, weights=WeightFile(folder, serving_arrays(checkpoint)))
     for part in PARTS:
         (folder / f"{part}.onnx").write_bytes(build(part, network, CPU).SerializeToString())
-    files = {part: folder / f"{part}.onnx" for part in PARTS}
-    return Model(files, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, pooled=True)
+    graphs = {part: (folder / f"{part}.onnx").read_bytes() for part in PARTS}
+    weights = {FILE: (folder / FILE).read_bytes()}
+    return Model(graphs, weights, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, pooled=True)
 
 
 def export(model: AlbertForSequenceClassification, path: Path) -> None:
@@ -155,7 +156,7 @@ def _options() -> argparse.Namespace:
 
 def machine() -> str:
     versions = f"onnxruntime {ort.__version__}, torch {torch.__version__}"
-    return f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {versions}; commit {_commit()}"
+    return f"{_processor()}, {current().cores} cores, {versions}; commit {_commit()}"
 
 
 def _processor() -> str:

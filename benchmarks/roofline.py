@@ -18,9 +18,10 @@ from onnx import GraphProto, TensorProto, helper
 from packing import MIXED, fastest, machine
 from servers import report, show
 
+from service.repository.store import read_files, read_manifest
 from service.runtime.providers import Device, choose
 from service.runtime.session import Model
-from service.serving.engine import make_model, read_manifest
+from service.serving.loading import choose_precision, make_model
 
 HIDDEN, BETWEEN, LAYERS = 768, 3072, 12
 PRODUCTS = {"qkv": (HIDDEN, 3 * HIDDEN), "out": (HIDDEN, HIDDEN), "up": (HIDDEN, BETWEEN), "down": (BETWEEN, HIDDEN)}
@@ -82,6 +83,13 @@ def compare(models: dict[str, Model], ceiling: ort.InferenceSession, lengths: li
     }
 
 
+def loaded(version: Path) -> Model:
+    """As it is served on a processor with VNNI."""
+    manifest = read_manifest(version)
+    precision = choose_precision(manifest.graphs["cpu"])
+    return make_model(read_files(version, manifest), manifest, choose("cpu"), precision)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
@@ -94,7 +102,7 @@ def main() -> None:
         checkpoint = make(folder)
         repositories = {"float32": folder / "repository", "int8": make_int8(checkpoint, folder, options.data)}
         versions = {name: root / "sentiment" / "1" for name, root in repositories.items()}
-        models = {name: make_model(one, read_manifest(one), choose("cpu")) for name, one in versions.items()}
+        models = {name: loaded(one) for name, one in versions.items()}
         ceiling = products()
         for case, lengths in CASES.items():
             rows.append({"batch": case} | compare(models, ceiling, lengths, options.rounds))

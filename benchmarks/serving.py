@@ -29,8 +29,9 @@ from servers import HERE, albert_serve, closed, counted, free_port, opened, repo
 
 from service.bench.traffic import Kind, endless
 from service.repository.store import read_manifest, versions
+from service.runtime.processor import current
 from service.runtime.providers import choose
-from service.serving.engine import load
+from service.serving.loading import LoadOptions, load
 from service.training.evaluate import Request, evaluate
 from service.training.predictors import Remote, steps
 
@@ -91,7 +92,7 @@ class Bench:
             command = [python, script, "--port", str(port), "--timeout", "120000", "--log-level", "error"]
         if script == "bentoml_app.py":
             command = [python, "-m", "bentoml", "serve", "bentoml_app:Classifier", "--port", str(port)]
-        environment = {"MODEL": str(self.checkpoint), "BATCH": str(batch), "THREADS": str(len(os.sched_getaffinity(0)))}
+        environment = {"MODEL": str(self.checkpoint), "BATCH": str(batch), "THREADS": str(current().cores)}
         route = {"mosec_app.py": "/inference"}.get(script, "/classify")
         moved = [Kind(kind.name, route, kind.bodies, kind.share) for kind in kinds]
         if script == "bentoml_app.py" and batch > 1:  # it batches lists only
@@ -194,7 +195,7 @@ class Bench:
         """At saturation against the runtime alone; idle against tokenizing and one call of the plain export."""
         kinds = [short_texts(self.options.data, 0.85), long_texts(self.options.data, LONG, 0.15)]
         texts = [json.loads(ask.body)["inputs"] for ask in islice(endless(kinds, 1), 150)]
-        engine = load(self.folder / "repository" / "sentiment" / "1", choose("cpu"))
+        engine = load(self.folder / "repository" / "sentiment" / "1", LoadOptions(choose("cpu")))
         rows = [engine.task.encode(text).sequences[0] for text in texts]  # type: ignore[call-arg]
 
         def offline() -> dict[str, Any]:
@@ -226,7 +227,7 @@ class Bench:
         bodies = [ask.body for ask in islice(endless([short_texts(self.options.data)], 1), 80)]
         texts = [json.loads(body)["inputs"] for body in bodies]
         kinds = [Kind("short", "/classify", bodies)]
-        environment = os.environ | {"MODEL": str(self.checkpoint), "THREADS": str(len(os.sched_getaffinity(0)))}
+        environment = os.environ | {"MODEL": str(self.checkpoint), "THREADS": str(current().cores)}
         command = [sys.executable, str(HERE / "peers" / "alone.py")]
         pairs = []
         for _ in range(self.options.rounds):
