@@ -61,10 +61,12 @@ class Soaked:
         return found
 
     def table(self) -> str:
-        rows = [f"requests     {dict(sorted(self.statuses.items()))}"]
-        for name in ("memory", "descriptors", "threads", "series"):
-            rows.append(f"{name:<12} {getattr(self.before, name):>12,} -> {getattr(self.after, name):,}")
-        return "\n".join([*rows, f"left over    {', '.join(self.left_over()) or 'nothing'}"])
+        rows = [
+            f"{name:<12} {getattr(self.before, name):>12,} -> {getattr(self.after, name):,}"
+            for name in ("memory", "descriptors", "threads", "series")
+        ]
+        asked = f"requests     {dict(sorted(self.statuses.items()))}"
+        return "\n".join([asked, *rows, f"left over    {', '.join(self.left_over()) or 'nothing'}"])
 
 
 def request(draw: random.Random) -> tuple[str, Any]:
@@ -73,10 +75,8 @@ def request(draw: random.Random) -> tuple[str, Any]:
     if kind < 3:
         return "/classify", {"inputs": text or SHORT, "top_k": 1}
     if kind == 3:
-        return "/classify", {
-            "inputs": [text or SHORT] * draw.randint(1, 12),
-            "priority": draw.choice(["bulk", "interactive"]),
-        }
+        texts = [text or SHORT] * draw.randint(1, 12)
+        return "/classify", {"inputs": texts, "priority": draw.choice(["bulk", "interactive"])}
     if kind == 4:
         return "/classify", {"inputs": text * 3, "long_text": draw.choice(["windows", "truncate", "error"])}
     if kind == 5:
@@ -84,9 +84,8 @@ def request(draw: random.Random) -> tuple[str, Any]:
     if kind == 6:
         return "/qa", {"question": text[:300], "context": REVIEW * draw.randint(1, 20)}
     if kind == 7:
-        return draw.choice(["/classify", "/qa", "/nowhere"]), {
-            draw.choice(["inputs", "wrong"]): draw.choice([1, [], None, ""])
-        }
+        wrong = {draw.choice(["inputs", "wrong"]): draw.choice([1, [], None, ""])}
+        return draw.choice(["/classify", "/qa", "/nowhere"]), wrong
     return "/classify", {"inputs": SHORT, "model": f"model-{draw.randrange(10_000)}"}
 
 
