@@ -84,7 +84,7 @@ def request(draw: random.Random) -> tuple[str, Any]:
     if kind == 6:
         return "/qa", {"question": text[:300], "context": REVIEW * draw.randint(1, 20)}
     if kind == 7:
-        wrong = {draw.choice(["inputs", "wrong"]): draw.choice([1, [], None, ""])}
+        wrong: dict[str, Any] = {draw.choice(["inputs", "wrong"]): draw.choice([1, [], None, ""])}
         return draw.choice(["/classify", "/qa", "/nowhere"]), wrong
     return "/classify", {"inputs": SHORT, "model": f"model-{draw.randrange(10_000)}"}
 
