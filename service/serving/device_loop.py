@@ -32,7 +32,7 @@ T = TypeVar("T")
 Clock = Callable[[], float]
 IDLE_SECONDS = 1.0  # how long the thread sleeps at most before it sees whether it is still wanted
 BACK_TO_BACK = 0.25  # seconds between two steps, while sequences waited, that are part of what the second costs
-SLICE_SHARE = 0.2  # of the device's time goes to warming models up while sequences wait
+SLICE_SHARE = 0.1  # of the device's time goes to warming models up while sequences wait
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +105,7 @@ class DeviceLoop:
     def between_steps(self, work: Callable[[], T]) -> T:
         """Run ``work``, which must be short, in the device's thread.  For other threads: blocks until it is done.
 
-        While sequences wait, such work gets a fifth of the device's time.
+        While sequences wait, such work gets a tenth of the device's time.
         """
         future: Future[T] = Future()
         with self._slicing:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from service.errors import DeviceError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import read_files, read_manifest
+from service.runtime.memory import give_back
 from service.runtime.processor import current
 from service.runtime.providers import Device
 from service.runtime.session import Model
@@ -66,6 +67,7 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
     engine.set_budget(options.budget or measured)
     layers = options.layers_per_check or measure_layers(engine, engine.budget, device_run)
     engine.stepping = replace(engine.stepping, layers_per_check=layers if layers < manifest.layers else 0)
+    give_back()
     return engine
 
 

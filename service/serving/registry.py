@@ -12,6 +12,7 @@ from pathlib import Path
 from service.errors import ModelNotFound, RepositoryError, ServiceError, Unavailable, WrongTask
 from service.metrics import Metrics
 from service.repository.store import Fingerprint, Listing, fingerprint, look
+from service.runtime.memory import give_back
 from service.serving.engine import Engine
 from service.types import ModelRef
 
@@ -186,6 +187,9 @@ class Registry:
         if ref.version not in self._models.get(ref.name, {}):
             self.metrics.forget(ref)
         log.info("%s drained and closed", ref)
+        del loaded  # the last that holds it
+        with contextlib.suppress(RuntimeError):  # the executor has been shut down: the process ends anyway
+            await asyncio.get_running_loop().run_in_executor(self.executor, give_back)
 
     @contextlib.asynccontextmanager
     async def lease(self, name: str, version: int | None, task: type) -> AsyncIterator[Engine]:
