@@ -47,12 +47,12 @@ def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
     if kind == "cpu":
         return Device("cpu", reason="asked for")
     device = _cuda(int(number or 0), memory_limit)
-    obstacle = _obstacle(device)
-    if not obstacle:
+    reason = _why_no_cuda(device)
+    if not reason:
         return device
     if kind == "cuda":
-        raise DeviceError(f"{wanted} was asked for and does not work: {obstacle}")
-    return Device("cpu", reason=f"no CUDA: {obstacle}")
+        raise DeviceError(f"{wanted} was asked for and does not work: {reason}")
+    return Device("cpu", reason=f"no CUDA: {reason}")
 
 
 def _cuda(index: int, memory_limit: int) -> Device:
@@ -63,7 +63,7 @@ def _cuda(index: int, memory_limit: int) -> Device:
     return Device("cuda", index, [("CUDAExecutionProvider", options), "CPUExecutionProvider"], "it works")
 
 
-def _obstacle(device: Device) -> str:
+def _why_no_cuda(device: Device) -> str:
     """Why CUDA does not work here, in words that say what to do; empty where it does."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return "this onnxruntime has no CUDA. Install the extra 'gpu' (onnxruntime-gpu) in place of 'cpu'."

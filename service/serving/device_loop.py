@@ -135,17 +135,17 @@ class DeviceLoop:
             if not isinstance(error, DeviceLost):
                 log.exception("the device's thread ended, which is a bug; it is started again")
             if self._generation == generation:
-                _tell(loop, self.lost, str(error))
+                _call_on_loop(loop, self.lost, str(error))
 
     def _turn(self, loop: asyncio.AbstractEventLoop, generation: int) -> None:
         late_ones, batch = self.queue.next_batch(self.clock())
         if late_ones:
-            _tell(loop, self._deliver_expired, late_ones)
+            _call_on_loop(loop, self._deliver_expired, late_ones)
         if batch:
             self.set_gauges()
             step = self._step(batch, generation)
             if step:
-                _tell(loop, self._deliver, step)
+                _call_on_loop(loop, self._deliver, step)
         if self._slices and (not batch or self.clock() >= self._slice_due):
             self._run_slice()
 
@@ -269,6 +269,6 @@ def _settle(future: "Future[Any]", result: object = None, error: Exception | Non
             future.set_result(result)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *given: object) -> None:
+def _call_on_loop(loop: asyncio.AbstractEventLoop, what: Callable[..., object], *given: object) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
         loop.call_soon_threadsafe(what, *given)
