@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.conversion.pipeline import Options, convert
+from service.runtime import processor
 from service.settings import Settings
 from tests.checkpoints import save_checkpoint
 from tests.fakes import until
@@ -26,6 +27,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # Tiny models gain nothing from threads, and on a busy machine each of torch's barriers waits for its turn.
 torch.set_num_threads(1)
 SENTIMENT: dict[str, Any] = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
+
+
+CPU_FEATURES = "auto"  # what server processes are started with, too
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu-features", default="auto", help="run as on a processor with these: auto, none, vnni ...")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global CPU_FEATURES
+    CPU_FEATURES = config.getoption("--cpu-features")
+    processor.assume(CPU_FEATURES)
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +62,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(repository: Path) -> Settings:
     """Of a service that does not look at its repository again and does not measure."""
-    return Settings(model_repo=repository, device="cpu", watch_seconds=0, token_budget=128, log_format="text")
+    return Settings(
+        model_repo=repository,
+        cpu_features=CPU_FEATURES,
+        device="cpu",
+        watch_seconds=0,
+        token_budget=128,
+        log_format="text",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -60,7 +60,8 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
 
 def choose_device(settings: Settings) -> Device:
     """DeviceError where the one that is asked for does not work."""
-    processor.assume(settings.cpu_features)
+    if settings.cpu_features != "auto":
+        processor.assume(settings.cpu_features)
     threads = settings.threads or max(1, processor.current().cores // settings.workers)
     device = choose(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
     log.info("inference on %s (%s), %d CPU threads, %s", device, device.reason, threads, processor.current())

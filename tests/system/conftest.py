@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests import conftest
 from tests.conftest import ROOT
 
 Start = Callable[..., "Server"]
@@ -71,6 +72,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         log = tmp_path_factory.mktemp("server") / "log"
         command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("ALBERT_SERVE_")}
+        environment["ALBERT_SERVE_CPU_FEATURES"] = conftest.CPU_FEATURES
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*command, "--model-repo", str(repository), "--log-format", "text", *flags],

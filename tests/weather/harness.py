@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import httpx
 
+from tests import conftest
 from tests.conftest import ROOT
 from tests.system.conftest import free_port
 
@@ -80,6 +81,7 @@ def service(
     if before:
         command = ["bash", "-c", f'{before} exec "$@"', "bash", *command]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ALBERT_SERVE_")}
+    environment["ALBERT_SERVE_CPU_FEATURES"] = conftest.CPU_FEATURES
     with log.open("ab") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
     started = Service(process, f"http://127.0.0.1:{port}", log)
