@@ -20,9 +20,9 @@ def server(start: Start) -> Server:
 
 
 def same(said: Any, found: Any) -> bool:
-    """Equal, but for scores in their second digit: where eight bits are a tie, other processors round otherwise."""
+    """Equal, but for scores in their second digit: eight bits round, and another processor may run floats."""
     if isinstance(said, float) and isinstance(found, float):
-        return found == pytest.approx(said, abs=2e-2)
+        return found == pytest.approx(said, abs=3e-2)
     if isinstance(said, dict) and isinstance(found, dict):
         # Without VNNI float32 may run in place of eight bits, and then says so.
         kept = said.keys() - {"request_id", "precision"}
