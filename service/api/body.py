@@ -49,7 +49,7 @@ async def read_body(request: Request, limits: BodyLimits, life: Lifecycle, until
     size, more = 0, True
     try:
         while more:
-            message = await _receive(request, life, until)
+            message = await _receive(request, life, until, first=not chunks)
             if message["type"] == "http.disconnect":
                 raise Cancelled("the client left before its request was there")
             chunk = message.get("body", b"")
@@ -64,15 +64,22 @@ async def read_body(request: Request, limits: BodyLimits, life: Lifecycle, until
         limits.held -= size
 
 
-async def _receive(request: Request, life: Lifecycle, until: float) -> dict[str, Any]:
+async def _receive(request: Request, life: Lifecycle, until: float, *, first: bool) -> dict[str, Any]:
+    """The next part.  The ``first`` may be there already, and is taken whatever the service does."""
     while True:
-        if life.draining:
-            raise Unavailable("the service is stopping; the body did not come in time")
-        if time.monotonic() > until:
-            raise RequestTimeout("the body did not come in time (body_seconds, or the deadline): send it faster")
+        if not first:
+            _check_time(life, until)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 return dict(await request.receive())
+        first = False
+
+
+def _check_time(life: Lifecycle, until: float) -> None:
+    if life.draining:
+        raise Unavailable("the service is stopping; the body did not come in time")
+    if time.monotonic() > until:
+        raise RequestTimeout("the body did not come in time (body_seconds, or the deadline): send it faster")
 
 
 def too_large(limits: BodyLimits) -> TooLarge:
