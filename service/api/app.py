@@ -21,6 +21,7 @@ from service.api.lifecycle import Lifecycle, State
 from service.api.loop_lag import LoopLag
 from service.api.middleware import RequestMiddleware
 from service.api.service import Service
+from service.background import background
 from service.metrics import Metrics, resident_memory
 from service.runtime import processor
 from service.runtime.providers import RUNTIME_VERSION, Device, choose
@@ -85,7 +86,7 @@ async def _lifespan(
         recovery.watching(),
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
-        _pulse(service),
+        background(_pulse(service), "pulse"),
     ):
         if settings.workers > 1:
             # They share one port.  A worker that is not ready must not take requests that a ready one could answer.
@@ -135,22 +136,11 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
             task.cancel()
 
 
-@contextlib.asynccontextmanager
-async def _pulse(service: Service) -> AsyncIterator[None]:
+async def _pulse(service: Service) -> None:
     """Now and then, write down what is a state and no event."""
-
-    async def measure() -> None:
-        metrics = service.metrics
-        while True:
-            await asyncio.sleep(PULSE_SECONDS)
-            metrics.ready.set(0 if service.not_ready_reason() else 1)
-            metrics.memory.set(resident_memory())
-            metrics.encoding_chars.set(service.encoding.waiting)
-
-    task = asyncio.create_task(measure(), name="pulse")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    metrics = service.metrics
+    while True:
+        await asyncio.sleep(PULSE_SECONDS)
+        metrics.ready.set(0 if service.not_ready_reason() else 1)
+        metrics.memory.set(resident_memory())
+        metrics.encoding_chars.set(service.encoding.waiting)

@@ -5,17 +5,16 @@ must cost far less than the request, or refusing is what keeps the loop busy.
 """
 
 import asyncio
-import contextlib
 import json
-import math
 import secrets
 import time
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
 from service.api.middleware import PUBLIC_PATHS
+from service.background import background
 from service.metrics import Metrics
 
 TICK = 0.02  # seconds
@@ -29,26 +28,18 @@ class LoopLag:
     """Measures; and answers, as an ASGI app, those whom a loop that is late has no time for."""
 
     metrics: Metrics
-    _due: float = math.inf  # when the next tick should be
     _late: int = 0  # ticks in a row that were too late
     _second: int = 0
     _refused: int = field(default=0)
 
-    @contextlib.asynccontextmanager
-    async def measuring(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self._measure(), name="loop lag")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    def measuring(self) -> AbstractAsyncContextManager[None]:
+        return background(self._measure(), "loop lag")
 
     async def _measure(self) -> None:
         while True:
-            self._due = time.monotonic() + TICK
+            due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
-            lag = max(0.0, time.monotonic() - self._due)
+            lag = max(0.0, time.monotonic() - due)
             self._late = self._late + 1 if lag > TOO_LATE else 0
             self.metrics.loop_lag.observe(lag)
 

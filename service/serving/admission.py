@@ -62,14 +62,8 @@ class Admission:
 
     def check(self, client: str, seconds: float, deadline: float) -> None:
         """By a guess of what a request takes: QueueFull where there would be no room.  Nothing is reserved."""
-        now = self.clock()
-        if deadline <= now:
-            raise late()
         with self._lock:
-            asked = Reservation(client, deadline, Demand.slot(now, deadline), seconds)
-            excess = self._excess(asked, now)
-            if excess > 0:
-                self._refuse(asked, excess, now, guess=True)
+            self._admitted(client, seconds, deadline, self.clock(), guess=True)
 
     def reserve(self, client: str, seconds: float, deadline: float, *, guess: bool = False) -> Reservation:
         """QueueFull where a promise would break; DeadlineExceeded where no wait can help and ``seconds`` is no guess.
@@ -77,13 +71,8 @@ class Admission:
         Where nothing else is reserved it is always tried: only what runs can correct an estimate that is wrong.
         """
         now = self.clock()
-        if deadline <= now:
-            raise late()
         with self._lock:
-            asked = Reservation(client, deadline, Demand.slot(now, deadline), seconds)
-            excess = self._excess(asked, now)
-            if excess > 0:
-                self._refuse(asked, excess, now, guess=guess)
+            asked = self._admitted(client, seconds, deadline, now, guess=guess)
             self._returns.claim(client, now)
             self._reservations.add(asked)
             self._demand.add(asked.slot, seconds)
@@ -174,6 +163,16 @@ class Admission:
 
     def _trust_at(self, now: float) -> float:
         return min(1.0, self._trust + TRUST_GAINED * (now - self._cut)) if self._cut > -math.inf else 1.0
+
+    def _admitted(self, client: str, seconds: float, deadline: float, now: float, *, guess: bool) -> Reservation:
+        """A reservation that is not made yet.  Errors as ``reserve``."""
+        if deadline <= now:
+            raise late()
+        asked = Reservation(client, deadline, Demand.slot(now, deadline), seconds)
+        excess = self._excess(asked, now)
+        if excess > 0:
+            self._refuse(asked, excess, now, guess=guess)
+        return asked
 
     def _change(self, reservation: Reservation, seconds: float) -> None:
         reservation.seconds += seconds

@@ -3,23 +3,17 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
+from service.background import background
 from service.serving.registry import Registry
 
 log = logging.getLogger(__name__)
 
 
-@contextlib.asynccontextmanager
-async def watch(registry: Registry, seconds: float, now: asyncio.Event) -> AsyncIterator[None]:
+def watch(registry: Registry, seconds: float, now: asyncio.Event) -> AbstractAsyncContextManager[None]:
     """Load what there is, in the background, then look again every ``seconds`` (0: never) and when ``now`` is set."""
-    task = asyncio.create_task(_watch(registry, seconds, now), name="repository watcher")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    return background(_watch(registry, seconds, now), "repository watcher")
 
 
 async def _watch(registry: Registry, seconds: float, now: asyncio.Event) -> None:
