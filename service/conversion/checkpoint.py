@@ -1,13 +1,15 @@
 """A Hugging Face ALBERT checkpoint, read safely: shape, weights, labels; or the reason why it cannot be converted."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file
 
+from service.conversion.files import locate, read_json, read_weights
+from service.conversion.tokenizer_checks import check_tokenizer
+from service.conversion.vocabulary import TokenizerFiles, tokenizer_json
+from service.conversion.weight_checks import check_weights
 from service.errors import CheckpointError
 
 Task = Literal["text-classification", "question-answering"]
@@ -16,7 +18,10 @@ TASKS: dict[str, Task] = {
     "AlbertForQuestionAnswering": "question-answering",
     "AlbertForPreTraining": "text-classification",
 }
-ACTIVATIONS = ("gelu", "gelu_new", "relu")
+EXACT_GELU = ("gelu", "gelu_python")
+TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate")  # one function, written in four ways
+ACTIVATIONS = (*EXACT_GELU, *TANH_GELU, "relu", "silu", "swish")
+PREFIXES = ("albert.", "bert.", "module.", "model.")
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "float32"}
 
 
@@ -50,6 +55,7 @@ class Checkpoint:
     problem_type: str | None
     weights: dict[str, torch.Tensor]
     dtype: str  # of the file: float32 | float16
+    tokenizer: str  # tokenizer.json
     special: dict[str, str]  # cls_token, sep_token
 
     @property
@@ -60,95 +66,77 @@ class Checkpoint:
 
 
 def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
-    """Read a folder, or fetch a hub id.  CheckpointError says what is missing or what cannot be converted."""
+    """Read a folder, or fetch a hub id, and compare all that it says twice.
+
+    CheckpointError says what is missing, what cannot be converted, or which file and field contradicts what.
+    """
     folder = locate(source)
     config = _config(folder)
-    shape = _shape(config)
-    architecture = _architecture(config, task)
+    shape = _shape(folder, config)
+    architecture = _architecture(folder, config, task)
     weights = {_name(name): value for name, value in read_weights(folder).items()}
-    labels, problem_type = _labels(config, architecture, weights)
-    _check_weights(weights, shape, architecture)
+    check_weights(folder, weights, shape, HEADS[architecture])
+    labels, problem_type = _labels(folder, config, architecture, weights)
+    files = TokenizerFiles.read(folder)
+    tokenizer = tokenizer_json(files)
+    check_tokenizer(files, tokenizer, shape.vocab_size)
     dtypes = {value.dtype for value in weights.values() if value.is_floating_point()}
     if not dtypes <= DTYPES.keys():
         raise CheckpointError(
             f"{folder}: weights of type {dtypes - DTYPES.keys()}; wanted float32, float16 or bfloat16"
         )
     dtype = "float16" if dtypes == {torch.float16} else "float32"
+    special = dict(zip(("cls_token", "sep_token"), files.frame, strict=True))
     return Checkpoint(
-        folder, shape, TASKS[architecture], architecture, labels, problem_type, weights, dtype, _special(folder)
+        folder, shape, TASKS[architecture], architecture, labels, problem_type, weights, dtype, tokenizer, special
     )
-
-
-def locate(source: str) -> Path:
-    """``source`` itself where it is a folder; else the hub's copy, fetched without running any of its code."""
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        from huggingface_hub import snapshot_download
-
-        wanted = ["*.json", "*.safetensors", "pytorch_model.bin", "*.model", "vocab.txt"]
-        return Path(snapshot_download(source, allow_patterns=wanted))
-    except Exception as error:  # the hub client has a dozen kinds; each means the same here
-        raise CheckpointError(
-            f"{source!r} is neither a folder here nor a checkpoint that the hub gave ({type(error).__name__}: "
-            f"{error}). "
-            "Give the path of a folder with config.json, the weights and the tokenizer's files."
-        ) from error
-
-
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """``model.safetensors`` (or its shards), else ``pytorch_model.bin`` read as tensors only, never as code."""
-    shards = folder / "model.safetensors.index.json"
-    try:
-        if shards.exists():
-            files = sorted(set(json.loads(shards.read_text())["weight_map"].values()))
-            return {name: value for file in files for name, value in load_file(folder / file).items()}
-        if (folder / "model.safetensors").exists():
-            whole: dict[str, torch.Tensor] = load_file(folder / "model.safetensors")
-            return whole
-        if (folder / "pytorch_model.bin").exists():
-            loaded: dict[str, torch.Tensor] = torch.load(
-                folder / "pytorch_model.bin", map_location="cpu", weights_only=True
-            )
-            return loaded
-    except Exception as error:
-        raise CheckpointError(f"{folder}: the weights cannot be read: {error}") from error
-    raise CheckpointError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
 
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no config.json in it, so it is not a Hugging Face checkpoint") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from error
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no config.json in it, so it is not a Hugging Face checkpoint")
+    config = read_json(path)
     if config.get("model_type") != "albert":
         raise CheckpointError(f"{path}: model_type is {config.get('model_type')!r}; only 'albert' can be converted")
     return config
 
 
-def _shape(config: dict[str, Any]) -> Shape:
+def _shape(folder: Path, config: dict[str, Any]) -> Shape:
     from transformers import AlbertConfig
 
+    path = folder / "config.json"
     try:
         full = AlbertConfig.from_dict(config)
         shape = Shape(**{field.name: getattr(full, field.name) for field in fields(Shape)})
     except Exception as error:
-        raise CheckpointError(f"config.json does not describe an ALBERT: {error}") from error
+        raise CheckpointError(f"{path}: does not describe an ALBERT: {' '.join(str(error).split())}") from error
+    for field in (field.name for field in fields(Shape) if field.type is int):
+        value = getattr(shape, field)
+        if type(value) is not int or value < 1:
+            raise CheckpointError(f"{path}: {field} is {value!r}; wanted a whole number above 0")
     if shape.hidden_act not in ACTIVATIONS:
-        raise CheckpointError(f"hidden_act is {shape.hidden_act!r}; can convert {', '.join(ACTIVATIONS)}")
+        raise CheckpointError(f"{path}: hidden_act is {shape.hidden_act!r}; can convert {', '.join(ACTIVATIONS)}")
     if shape.hidden_size % shape.num_attention_heads:
-        raise CheckpointError(f"{shape.hidden_size} hidden units do not divide into {shape.num_attention_heads} heads")
+        raise CheckpointError(
+            f"{path}: hidden_size is {shape.hidden_size}, which does not divide into num_attention_heads, "
+            f"{shape.num_attention_heads} heads"
+        )
     if shape.num_hidden_groups > shape.num_hidden_layers:
-        raise CheckpointError(f"{shape.num_hidden_groups} groups of layers, but only {shape.num_hidden_layers} layers")
+        raise CheckpointError(
+            f"{path}: num_hidden_groups is {shape.num_hidden_groups} groups of layers, but num_hidden_layers only "
+            f"{shape.num_hidden_layers}"
+        )
+    if shape.type_vocab_size < 2:
+        raise CheckpointError(f"{path}: type_vocab_size is 1; texts in pairs and questions need 2 segment types")
     if config.get("position_embedding_type", "absolute") != "absolute":
-        raise CheckpointError(f"position_embedding_type is {config['position_embedding_type']!r}; wanted 'absolute'")
+        raise CheckpointError(
+            f"{path}: position_embedding_type is {config['position_embedding_type']!r}; wanted 'absolute'"
+        )
     return shape
 
 
-def _architecture(config: dict[str, Any], task: str | None) -> str:
+def _architecture(folder: Path, config: dict[str, Any], task: str | None) -> str:
     named = [name for name in config.get("architectures") or [] if name in TASKS]
     if task:
         fitting = [name for name in named if TASKS[name] == task]
@@ -158,16 +146,17 @@ def _architecture(config: dict[str, Any], task: str | None) -> str:
         first: str = named[0]
         return first
     raise CheckpointError(
-        f"architectures is {config.get('architectures')!r}: can convert {', '.join(TASKS)}. Fine-tune it for one of "
-        "these first, or pass --task if the weights hold such a head."
+        f"{folder / 'config.json'}: architectures is {config.get('architectures')!r}: can convert "
+        f"{', '.join(TASKS)}. Fine-tune it for one of these first, or pass --task if the weights hold such a head."
     )
 
 
 def _name(name: str) -> str:
+    """Without what a wrapper put before it: DataParallel's ``module.``, another class's ``model.`` or ``bert.``."""
+    while name.startswith(PREFIXES):
+        name = name.partition(".")[2]
     # Checkpoints made from TensorFlow's files call the layer norm's parameters gamma and beta.
-    return name.removeprefix("albert.").replace("LayerNorm.gamma", "LayerNorm.weight").replace(
-        "LayerNorm.beta", "LayerNorm.bias"
-    )  # fmt: skip
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 HEADS = {
@@ -178,49 +167,51 @@ HEADS = {
 
 
 def _labels(
-    config: dict[str, Any], architecture: str, weights: dict[str, torch.Tensor]
+    folder: Path, config: dict[str, Any], architecture: str, weights: dict[str, torch.Tensor]
 ) -> tuple[list[str], str | None]:
-    """Labels by index and the problem type; as transformers decides it where the config does not say."""
+    """Labels by index and the problem type; one output without a type is a yes or no, as transformers' pipeline has it.
+
+    CheckpointError where the head, ``id2label``, ``label2id`` and ``num_labels`` do not agree.
+    """
     if architecture == "AlbertForQuestionAnswering":
         return [], None
     if architecture == "AlbertForPreTraining":
         return ["in-order", "swapped"], "single_label_classification"
-    head = weights.get("classifier.weight")
-    count = len(head) if head is not None else 0
-    names = {int(index): str(label) for index, label in (config.get("id2label") or {}).items()}
-    labels = [names.get(index, f"LABEL_{index}") for index in range(count)]
+    path, count = folder / "config.json", len(weights["classifier.weight"])
+    said = config.get("num_labels")
+    if said is not None and said != count:
+        raise CheckpointError(f"{path}: num_labels is {said!r}, but the head (classifier.weight) has {count} outputs")
+    labels = _names(path, config, count)
     if len(set(labels)) != len(labels):
-        raise CheckpointError(f"id2label names a label twice: {labels}")
-    problem = config.get("problem_type") or ("regression" if count == 1 else "single_label_classification")
+        raise CheckpointError(f"{path}: id2label names a label twice: {labels}")
+    _check_numbers(path, config, labels)
+    problem = config.get("problem_type") or "single_label_classification"
     if problem not in ("regression", "single_label_classification", "multi_label_classification"):
-        raise CheckpointError(f"problem_type is {problem!r}, which transformers does not know either")
+        raise CheckpointError(f"{path}: problem_type is {problem!r}, which transformers does not know either")
     return labels, problem
 
 
-def _check_weights(weights: dict[str, torch.Tensor], shape: Shape, architecture: str) -> None:
-    wanted = ["embeddings.word_embeddings.weight", "encoder.embedding_hidden_mapping_in.weight"]
-    groups = [(g, i) for g in range(shape.num_hidden_groups) for i in range(shape.inner_group_num)]
-    wanted += [f"encoder.albert_layer_groups.{g}.albert_layers.{i}.ffn.weight" for g, i in groups]
-    wanted += [f"{HEADS[architecture]}.weight", f"{HEADS[architecture]}.bias"]
-    if architecture != "AlbertForQuestionAnswering":
-        wanted.append("pooler.weight")
-    missing = [name for name in wanted if name not in weights]
-    if missing:
-        raise CheckpointError(f"the weights hold no {missing[0]}: they are not those of {architecture}")
-    rows = tuple(weights["embeddings.word_embeddings.weight"].shape)
-    if rows != (shape.vocab_size, shape.embedding_size):
-        raise CheckpointError(f"word embeddings are {rows}, config.json says {shape.vocab_size, shape.embedding_size}")
-    outputs = len(weights[f"{HEADS[architecture]}.weight"])
-    if architecture == "AlbertForQuestionAnswering" and outputs != 2:
-        raise CheckpointError(f"the question answering head has {outputs} outputs; wanted 2, first and last token")
+def _names(path: Path, config: dict[str, Any], count: int) -> list[str]:
+    given = config.get("id2label")
+    if not given:
+        return [f"LABEL_{index}" for index in range(count)]
+    try:
+        names = {int(index): str(label) for index, label in given.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: id2label is not an object of numbers and labels") from error
+    if sorted(names) != list(range(count)):
+        raise CheckpointError(
+            f"{path}: id2label names the outputs {sorted(names)}, but the head (classifier.weight) has {count}"
+        )
+    return [names[index] for index in range(count)]
 
 
-def _special(folder: Path) -> dict[str, str]:
-    special = {"cls_token": "[CLS]", "sep_token": "[SEP]"}
-    for file in ("special_tokens_map.json", "tokenizer_config.json"):
-        path = folder / file
-        named = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        for name in special:
-            value = named.get(name)
-            special[name] = (value["content"] if isinstance(value, dict) else value) or special[name]
-    return special
+def _check_numbers(path: Path, config: dict[str, Any], labels: list[str]) -> None:
+    """``label2id`` is ``id2label`` turned round, or the names that transformers writes where nobody said any."""
+    given = config.get("label2id") or {}
+    if not isinstance(given, dict) or all(str(label) == f"LABEL_{number}" for label, number in given.items()):
+        return
+    for label, number in given.items():
+        wanted = labels.index(label) if label in labels else None
+        if str(number) != str(wanted):
+            raise CheckpointError(f"{path}: label2id has {label!r} at {number}, but id2label has it at {wanted}")

@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.conversion.builder import MICROSOFT, Graph, Target
-from service.conversion.checkpoint import Shape
+from service.conversion.checkpoint import EXACT_GELU, Shape
 from service.conversion.weights import WeightFile
 
 PARTS = ("embed", "layers", "head")
@@ -169,7 +169,10 @@ def _activated(graph: Graph, kind: str, x: str, matrix: str) -> str:
     """activation(x matrix + bias)"""
     if kind == "relu":
         return graph.add("Relu", graph.dense(x, matrix))
-    exact = kind == "gelu"
+    if kind in ("silu", "swish"):
+        total = graph.dense(x, matrix)
+        return graph.add("Mul", total, graph.add("Sigmoid", total))
+    exact = kind in EXACT_GELU
     if graph.device == "cuda":
         fused = "BiasGelu" if exact else "FastGelu"
         return graph.add(fused, graph.matmul(x, matrix), graph.weight(f"{matrix}.bias"), domain=MICROSOFT)

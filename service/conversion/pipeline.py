@@ -15,7 +15,6 @@ from service.conversion.checkpoint import Checkpoint, read_checkpoint
 from service.conversion.graph import Network
 from service.conversion.precision import Gate, check_wish, lowered, staged_engine, write_graphs
 from service.conversion.verify import verify
-from service.conversion.vocabulary import tokenizer_json
 from service.conversion.weights import WeightFile, serving_arrays
 from service.errors import CheckpointError
 from service.repository.manifest import Graphs, Manifest, TokenizerFacts
@@ -23,6 +22,7 @@ from service.repository.store import check_files, publish, read_manifest, sha256
 from service.runtime.providers import choose
 from service.serving.engine import Engine
 
+SHORTEST, SHORTEST_READING = 8, 32  # tokens of a window: a question and a document must find room
 Measure = Callable[[Engine], dict[str, Any]]
 
 
@@ -57,6 +57,7 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
             bar.update()
 
         checkpoint = read_checkpoint(source, options.task)
+        windows(checkpoint.task, checkpoint.shape.max_position_embeddings, options.window, options.overlap)
         step("writing weights")
         network = write_weights(checkpoint, folder)
         step("writing graphs")
@@ -86,7 +87,7 @@ def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str
 
 def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:
     """Weights and tokenizer into ``folder``; the graphs of all devices and precisions share the one file of weights."""
-    (folder / "tokenizer.json").write_text(tokenizer_json(checkpoint.folder), encoding="utf-8")
+    (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
     try:
         weights = WeightFile(folder, serving_arrays(checkpoint))
     except KeyError as error:
@@ -97,9 +98,7 @@ def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:
 def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs], folder: Path) -> Manifest:
     """The manifest of what lies in ``folder``; its version is given when it is published."""
     longest = checkpoint.shape.max_position_embeddings
-    reading = checkpoint.task == "question-answering"
-    window = options.window or (min(384, longest) if reading else longest)
-    overlap = options.overlap if options.overlap is not None else (window // 3 if reading else 0)
+    window, overlap = windows(checkpoint.task, longest, options.window, options.overlap)
     return Manifest(
         name=options.name,
         version=1,
@@ -116,6 +115,20 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
         sha256={path.name: sha256(path) for path in sorted(folder.iterdir())},
         provenance=_provenance(checkpoint, options),
     )
+
+
+def windows(task: str, longest: int, window: int | None, overlap: int | None) -> tuple[int, int]:
+    """The window and the overlap, in tokens, with the task's defaults.  CheckpointError where they cannot be."""
+    least, reading = (SHORTEST_READING, True) if task == "question-answering" else (SHORTEST, False)
+    if longest < least:
+        raise CheckpointError(f"config.json: max_position_embeddings is {longest}; {task} needs {least} or more")
+    window = window if window is not None else (min(384, longest) if reading else longest)
+    if not least <= window <= longest:
+        raise CheckpointError(f"--window {window}: this model takes windows of {least} to {longest} tokens")
+    overlap = overlap if overlap is not None else (window // 3 if reading else 0)
+    if not 0 <= overlap < window:
+        raise CheckpointError(f"--overlap {overlap}: wanted 0 to {window - 1} tokens, less than the window of {window}")
+    return window, overlap
 
 
 def verify_files(folder: Path, manifest: Manifest, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,7 +13,9 @@ import transformers
 from tqdm import tqdm
 
 from service.conversion.checkpoint import Checkpoint
+from service.conversion.oracles import compare_ids
 from service.conversion.texts import inputs, pairs
+from service.conversion.vocabulary import TokenizerFiles
 from service.errors import ParityError
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
@@ -38,8 +40,10 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     alone = [engine.run([row])[0] for row in tqdm(rows, desc="converted, alone", unit=" texts", leave=False)]
     mixed = _mixed(engine, rows)
     kind = engine.model.device.kind
+    texts = list(dict.fromkeys(inputs()))
     report = {
         "device": kind,
+        "ids": compare_ids(engine.task.tokenizer, TokenizerFiles.read(checkpoint.folder), texts),
         "tolerance": _tolerance(engine),
         "max_difference_alone": _worst(wanted, alone),
         "max_difference_in_batches": _worst(wanted, mixed),
@@ -96,7 +100,7 @@ def _reference(model: torch.nn.Module, row: Sequence) -> Floats:
     """Logits of one row: (labels,), or (tokens, 2)."""
     ids, types = (torch.from_numpy(part.astype(np.int64))[None] for part in (row.ids, row.types))
     with torch.inference_mode():
-        out = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=types)
+        out = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=types, return_dict=True)
     if "start_logits" in out:
         return np.asarray(torch.stack([out.start_logits[0], out.end_logits[0]], dim=-1).numpy())
     return np.asarray((out.sop_logits if "sop_logits" in out else out.logits)[0].numpy())

@@ -99,15 +99,24 @@ class Classification:
         self, encoded: EncodedText, logits: Seq[Floats], *, top_k: int | None = None,
         activation: Activation | None = None,
     ) -> Classified:  # fmt: skip
-        """Windows are pooled by a mean weighted by their tokens: of logits for softmax, else of scores."""
-        kind = activation or ACTIVATIONS[self.problem_type]
-        if kind == "softmax":
+        """Windows are pooled by a mean weighted by their tokens: of logits for softmax and for none, which
+        is neither scaled by temperature nor by length; else of scores."""
+        kind = activation or self.activation
+        if kind == "none":
+            pooled = mean_of_windows(encoded, np.stack(logits))  # as the model gave them: raw is raw
+        elif kind == "softmax":
             pooled = activate(self.tempered(mean_of_windows(encoded, np.stack(logits)), encoded.tokens), kind)
         else:
             pooled = mean_of_windows(encoded, activate(np.stack(logits).astype(np.float64) / self.temperature, kind))
         ranked = sorted(zip(self.labels, pooled.tolist(), strict=True), key=itemgetter(1), reverse=True)
         labels = ranked[: top_k or len(ranked)]
         return Classified(labels, encoded.tokens, encoded.truncated, len(encoded.sequences))
+
+    @property
+    def activation(self) -> Activation:
+        """What scores are made with; one label alone has a yes and a no, which softmax would make a sure yes of."""
+        kind = ACTIVATIONS[self.problem_type]
+        return "sigmoid" if kind == "softmax" and len(self.labels) == 1 else kind
 
     def tempered(self, logits: Doubles, tokens: float | Doubles) -> Doubles:
         """Mean logits (..., labels) of texts with so many tokens (..., 1) to the logits that scores come from."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.conversion.checkpoint import read_checkpoint
-from service.conversion.vocabulary import tokenizer_json
+from service.conversion.vocabulary import TokenizerFiles
 from service.errors import CheckpointError
 from tests.checkpoints import save_checkpoint
 
@@ -32,7 +32,7 @@ def checkpoint(tmp_path: Path) -> Path:
     [
         ({"model_type": "bert"}, "'bert'"),
         ({"model_type": None}, "only 'albert'"),
-        ({"hidden_act": "silu"}, "silu"),
+        ({"hidden_act": "mish"}, "config.json: hidden_act is 'mish'"),
         ({"num_attention_heads": 7}, "heads"),
         ({"num_hidden_groups": 9}, "9 groups"),
         ({"position_embedding_type": "relative_key"}, "relative_key"),
@@ -43,6 +43,14 @@ def checkpoint(tmp_path: Path) -> Path:
         ({"vocab_size": 31}, "31"),
         ({"problem_type": "ranking"}, "ranking"),
         ({"inner_group_num": 2}, "albert_layers.1"),
+        ({"type_vocab_size": 1}, "type_vocab_size"),
+        ({"type_vocab_size": 3}, "type_vocab_size is 3, but .* has 2"),
+        ({"max_position_embeddings": 128}, "max_position_embeddings is 128, but .* has 64"),
+        ({"intermediate_size": 100}, "intermediate_size is 100"),
+        ({"hidden_size": "48"}, "hidden_size"),
+        ({"id2label": {"0": "one"}}, r"id2label names the outputs \[0\], but .* has 2"),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "label2id"),
+        ({"num_labels": 3}, "num_labels is 3"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_reason(
@@ -71,12 +79,12 @@ def test_a_missing_tokenizer_is_named(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
 
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json, no spiece\.model and no vocab\.txt"):
-        tokenizer_json(checkpoint)
+        TokenizerFiles.read(checkpoint)
 
 
 def test_broken_files_are_named(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(CheckpointError, match="weights cannot be read"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
         read_checkpoint(str(checkpoint))
 
     (checkpoint / "config.json").write_text("{")
@@ -153,3 +161,93 @@ def test_the_sentence_order_head_becomes_a_classifier_of_pairs(tmp_path: Path) -
     read = read_checkpoint(str(save_checkpoint(tmp_path / "checkpoint", "AlbertForPreTraining")))
 
     assert (read.task, read.labels) == ("text-classification", ["in-order", "swapped"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "pooler.bias"])
+def test_a_weight_that_is_no_number_is_refused(checkpoint: Path, name: str, value: float) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[f"albert.{name}"].view(-1)[7] = value
+    save_file(weights, checkpoint / "model.safetensors")
+
+    with pytest.raises(CheckpointError, match=name):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("prefix", ["bert.", "module.", "model.", "module.albert."])
+def test_what_a_wrapper_put_before_the_names_is_taken_away(checkpoint: Path, prefix: str) -> None:
+    before = read_checkpoint(str(checkpoint))
+    weights = load_file(checkpoint / "model.safetensors")
+    wrapped = {prefix + name.removeprefix("albert."): value for name, value in weights.items()}
+    save_file(wrapped, checkpoint / "model.safetensors")
+
+    assert read_checkpoint(str(checkpoint)).weights.keys() == before.weights.keys()
+
+
+def test_shards_of_pytorch_bin_are_put_together_and_a_missing_one_is_named(checkpoint: Path) -> None:
+    before = read_checkpoint(str(checkpoint))
+    weights = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    parts = {"pytorch_model-1.bin": sorted(weights)[::2], "pytorch_model-2.bin": sorted(weights)[1::2]}
+    for file, names in parts.items():
+        torch.save({name: weights[name] for name in names}, checkpoint / file)
+    index = {"weight_map": {name: file for file, names in parts.items() for name in names}}
+    (checkpoint / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+    assert read_checkpoint(str(checkpoint)).weights.keys() == before.weights.keys()
+
+    (checkpoint / "pytorch_model-2.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"pytorch_model-2\.bin: not there"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_named(checkpoint: Path, file: str) -> None:
+    (checkpoint / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+
+    with pytest.raises(CheckpointError, match=f"{file}: a git-lfs pointer"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("file", ["config.json", "special_tokens_map.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(("content", "said"), [("\ufeff{}", "byte order mark"), ("[]", "list"), ("{", "not JSON")])
+def test_json_that_is_none_is_named(checkpoint: Path, file: str, content: str, said: str) -> None:
+    (checkpoint / file).write_text(content, encoding="utf-8")
+
+    with pytest.raises(CheckpointError, match=f"{file}.*{said}"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_a_tokenizer_with_more_pieces_than_rows_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "added_tokens.json").write_text("{}")
+    definition = json.loads((checkpoint / "tokenizer.json").read_text())
+    definition["model"]["vocab"]["toomuch"] = max(definition["model"]["vocab"].values()) + 1
+    (checkpoint / "tokenizer.json").write_text(json.dumps(definition))
+
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: the piece 'toomuch'.*vocab_size"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("field", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"])
+def test_a_tokenizer_config_that_contradicts_the_tokenizer_is_refused(checkpoint: Path, field: str) -> None:
+    path = checkpoint / "tokenizer_config.json"
+    path.write_text(json.dumps({field: True}))
+    read_checkpoint(str(checkpoint))
+
+    path.write_text(json.dumps({field: False}))
+    with pytest.raises(CheckpointError, match=f"tokenizer_config.json: {field} is false"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_frames_that_two_files_name_otherwise_are_refused(checkpoint: Path) -> None:
+    (checkpoint / "special_tokens_map.json").write_text(json.dumps({"cls_token": {"content": "[SEP]"}}))
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"cls_token": "[CLS]"}))
+
+    with pytest.raises(CheckpointError, match=r"special_tokens_map\.json: cls_token"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_one_output_without_a_type_is_a_yes_or_no(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", num_labels=1)
+
+    assert read_checkpoint(str(changed(folder, problem_type=None))).problem_type == "single_label_classification"

@@ -15,7 +15,7 @@ import tokenizers
 from hypothesis import given, settings, strategies as st
 
 from service.conversion.texts import SENTENCES
-from service.conversion.vocabulary import tokenizer_json
+from service.conversion.vocabulary import TokenizerFiles, tokenizer_json
 from service.errors import InvalidRequest
 from service.tasks.text import Tokenizer, cut_pair
 from tests.checkpoints import word_pieces
@@ -53,7 +53,7 @@ def sentence_piece_file(folder: Path) -> Path:
             hard_vocab_limit=False, pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, control_symbols=["[CLS]", "[SEP]"],
             user_defined_symbols=["[MASK]"], minloglevel=2,
         )  # fmt: skip
-    definition = tokenizer_json(folder)
+    definition = tokenizer_json(TokenizerFiles.read(folder))
     (folder / "tokenizer.json").write_text(definition, encoding="utf-8")
     return folder / "tokenizer.json"
 
