@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from service.conversion.files import locate, read_json, read_weights
+from service.conversion.tensorflow import is_tensorflow, read_config as read_google_config, read_tensors
 from service.conversion.tokenizer_checks import check_tokenizer
 from service.conversion.vocabulary import TokenizerFiles, tokenizer_json
 from service.conversion.weight_checks import check_weights
@@ -48,6 +49,7 @@ class Checkpoint:
     """``weights`` are under their names without the ``albert.`` prefix, in the precision they were stored in."""
 
     folder: Path
+    config: dict[str, Any]  # config.json
     shape: Shape
     task: Task
     architecture: str
@@ -71,10 +73,12 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
     CheckpointError says what is missing, what cannot be converted, or which file and field contradicts what.
     """
     folder = locate(source)
-    config = _config(folder)
+    foreign = is_tensorflow(folder)
+    config = read_google_config(folder) if foreign else _config(folder)
     shape = _shape(folder, config)
     architecture = _architecture(folder, config, task)
-    weights = {_name(name): value for name, value in read_weights(folder).items()}
+    tensors = read_tensors(folder) if foreign else read_weights(folder)
+    weights = {_name(name): value for name, value in tensors.items()}
     check_weights(folder, weights, shape, HEADS[architecture])
     labels, problem_type = _labels(folder, config, architecture, weights)
     files = TokenizerFiles.read(folder)
@@ -86,9 +90,18 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
             f"{folder}: weights of type {dtypes - DTYPES.keys()}; wanted float32, float16 or bfloat16"
         )
     dtype = "float16" if dtypes == {torch.float16} else "float32"
-    special = dict(zip(("cls_token", "sep_token"), files.frame, strict=True))
     return Checkpoint(
-        folder, shape, TASKS[architecture], architecture, labels, problem_type, weights, dtype, tokenizer, special
+        folder=folder,
+        config=config,
+        shape=shape,
+        task=TASKS[architecture],
+        architecture=architecture,
+        labels=labels,
+        problem_type=problem_type,
+        weights=weights,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        special=dict(zip(("cls_token", "sep_token"), files.frame, strict=True)),
     )
 
 

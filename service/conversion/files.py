@@ -12,7 +12,16 @@ from service.errors import CheckpointError
 
 POINTER = b"version https://git-lfs"
 BOM = b"\xef\xbb\xbf"
-WANTED = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.model", "vocab.txt"]
+WANTED = [
+    "*.json",
+    "*.safetensors",
+    "pytorch_model*.bin",
+    "*.model",
+    "vocab*.txt",
+    "*.ckpt*",
+    "checkpoint",
+    "tf_model.h5",
+]
 
 
 def locate(source: str) -> Path:

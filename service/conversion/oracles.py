@@ -5,7 +5,10 @@ file otherwise (it makes added tokens of user-defined symbols, which cut the tex
 ``tokenizer.json`` decides where there is one, for it was saved with the model, and word pieces are BERT's.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import sentencepiece
@@ -54,5 +57,11 @@ def _deciding(files: TokenizerFiles) -> tuple[str, Ids]:
 
 
 def _loaded(kind: Any, files: TokenizerFiles) -> Ids:
-    loaded = kind.from_pretrained(files.folder, local_files_only=True)
+    """``kind`` of the folder; Google's files are given the names that it looks for."""
+    with tempfile.TemporaryDirectory() as renamed:
+        folder = files.folder
+        if files.path.name != files.source:
+            folder = Path(renamed)
+            shutil.copy(files.path, folder / files.source)
+        loaded = kind.from_pretrained(folder, local_files_only=True)
     return lambda text: list(loaded(text, add_special_tokens=False)["input_ids"])

@@ -26,6 +26,7 @@ from service.types import Floats, Sequence
 # float16 on a GPU rounds every layer's output to eleven bits.
 TOLERANCE = {"float32": 5e-4, "float16": 3e-2}
 BATCH_TOKENS = 1024
+BODY = ("embeddings.", "encoder.", "pooler.")
 
 
 def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -91,8 +92,11 @@ def _questions(engine: Engine) -> list[EncodedQuestion]:
 
 
 def _original(checkpoint: Checkpoint) -> torch.nn.Module:
+    """From the tensors as they were read: transformers would start one that it knows under another name at chance."""
+    state = {f"albert.{name}" if name.startswith(BODY) else name: value for name, value in checkpoint.weights.items()}
     kind = getattr(transformers, checkpoint.architecture)
-    model: torch.nn.Module = kind.from_pretrained(checkpoint.folder, dtype=torch.float32, local_files_only=True)
+    config = transformers.AlbertConfig.from_dict(checkpoint.config | {"num_labels": len(checkpoint.labels) or 2})
+    model: torch.nn.Module = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     return model.eval()
 
 

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 
 from service.conversion.files import check_whole, read_bytes, read_json
 from service.conversion.sentencepiece import Preparation, sentencepiece_json, with_added_tokens
+from service.conversion.tensorflow import vocabulary_file
 from service.errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of word pieces
@@ -25,10 +26,13 @@ NAMES = ("tokenizer.json", "spiece.model", "vocab.txt")
 class TokenizerFiles:
     """What a folder says of its tokenizer.  ``config`` is ``tokenizer_config.json``, empty where there is none.
 
-    ``frame`` holds the tokens around a text, [CLS] and [SEP]; ``added`` is ``added_tokens.json``.
+    ``path`` is the file that decides, and ``present`` the usual names of those that are there, that one first: Google
+    calls its own otherwise.  ``frame`` holds the tokens around a text, [CLS] and [SEP]; ``added`` is
+    ``added_tokens.json``.
     """
 
     folder: Path
+    path: Path
     present: tuple[str, ...]
     config: dict[str, Any]
     frame: tuple[str, str]
@@ -38,21 +42,19 @@ class TokenizerFiles:
     def read(cls, folder: Path) -> "TokenizerFiles":
         """CheckpointError where there is none, or one of them is no such file."""
         present = tuple(name for name in NAMES if (folder / name).exists())
-        if not present:
+        path = folder / present[0] if present else vocabulary_file(folder)
+        if path is None:
             raise CheckpointError(f"{folder}: no {', no '.join(NAMES[:2])} and no {NAMES[2]} in it")
-        for name in present:
-            check_whole(folder / name)
+        present = present or ("spiece.model" if path.suffix == ".model" else "vocab.txt",)
+        for file in {path, *(folder / name for name in present[1:])}:
+            check_whole(file)
         config = optional_json(folder / "tokenizer_config.json")
-        return cls(folder, present, config, _frame(folder, config), optional_json(folder / "added_tokens.json"))
+        return cls(folder, path, present, config, _frame(folder, config), optional_json(folder / "added_tokens.json"))
 
     @property
     def source(self) -> Literal["tokenizer.json", "spiece.model", "vocab.txt"]:
-        """The file that decides."""
+        """The usual name of the file that decides."""
         return self.present[0]  # type: ignore[return-value]  # present holds names of NAMES only
-
-    @property
-    def path(self) -> Path:
-        return self.folder / self.source
 
 
 def tokenizer_json(files: TokenizerFiles) -> str:

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from service.errors import DataError
 
+csv.field_size_limit(2**24)  # characters; Python's own limit, 131,072, is less than a long document
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -101,6 +103,8 @@ def _labelled(path: Path, line: int, row: Any) -> Labelled:
         label, text = row["label"], row["text"]
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}, line {line}: wants 'label' and 'text'") from error
+    if isinstance(label, (list, dict, bool, float)):
+        raise DataError(f"{path}, line {line}: label is {label!r}; wanted one text or whole number a row")
     if label is None or label == "" or not isinstance(text, str) or not text.strip():
         raise DataError(f"{path}, line {line}: label or text is empty")
     return Labelled(str(label), text, row.get("text_pair") or None)

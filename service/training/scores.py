@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+# A character of Han, Hiragana or Katakana; or a run of others without a space.
+EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(rf"[{EAST}]|[^\s{EAST}]+")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -25,7 +28,12 @@ def exact_match(answer: str, golds: Sequence[str]) -> float:
 
 def token_f1(answer: str, golds: Sequence[str]) -> float:
     """The harmonic mean of precision and recall over words, for the gold answer that it is highest for."""
-    return max(_f1(normalized(answer).split(), gold.split()) for gold in _wordy(golds))
+    return max(_f1(_words(normalized(answer)), _words(gold)) for gold in _wordy(golds))
+
+
+def _words(text: str) -> list[str]:
+    """By spaces; Chinese and Japanese, which put none between words, by characters, as the DRCD's and CMRC's scores."""
+    return WORD.findall(text)
 
 
 def _wordy(golds: Sequence[str]) -> list[str]:

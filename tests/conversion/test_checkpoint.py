@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.conversion.checkpoint import read_checkpoint
+from service.conversion.pipeline import Options, convert
 from service.conversion.vocabulary import TokenizerFiles
 from service.errors import CheckpointError
+from service.repository.store import read_manifest
 from tests.checkpoints import save_checkpoint
 
 
@@ -251,3 +253,49 @@ def test_one_output_without_a_type_is_a_yes_or_no(tmp_path: Path) -> None:
     folder = save_checkpoint(tmp_path / "checkpoint", num_labels=1)
 
     assert read_checkpoint(str(changed(folder, problem_type=None))).problem_type == "single_label_classification"
+
+
+@pytest.mark.parametrize("act", ["gelu_python", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate", "silu", "swish"])
+def test_every_activation_that_is_taken_answers_as_the_original(tmp_path: Path, act: str) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", hidden_act=act)
+
+    assert read_manifest(convert(str(folder), tmp_path / "repo", Options("act"))).parity["different_answers"] == 0
+
+
+@pytest.mark.parametrize(
+    "values", [{"return_dict": False}, {"output_attentions": True}, {"torchscript": True}], ids=str
+)
+def test_what_the_config_says_of_outputs_changes_nothing(
+    checkpoint: Path, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    folder = changed(checkpoint, **values)
+
+    assert read_manifest(convert(str(folder), tmp_path / "repo", Options("odd"))).parity["different_answers"] == 0
+
+
+def test_wrapped_names_answer_as_the_original(checkpoint: Path, tmp_path: Path) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file({f"module.{name}": value for name, value in weights.items()}, checkpoint / "model.safetensors")
+
+    assert read_manifest(convert(str(checkpoint), tmp_path / "repo", Options("x"))).parity["different_answers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (Options("x", window=4), "--window 4"),
+        (Options("x", window=600), "--window 600"),
+        (Options("x", window=32, overlap=32), "--overlap 32"),
+        (Options("x", overlap=-1), "--overlap -1"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(checkpoint: Path, tmp_path: Path, options: Options, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said):
+        convert(str(checkpoint), tmp_path / "repo", options)
+
+
+def test_a_reader_without_room_for_a_question_is_refused(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "checkpoint", "AlbertForQuestionAnswering", max_position_embeddings=16)
+
+    with pytest.raises(CheckpointError, match="max_position_embeddings is 16"):
+        convert(str(folder), tmp_path / "repo", Options("x"))

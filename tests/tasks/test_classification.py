@@ -257,3 +257,19 @@ def test_a_pair_of_two_long_texts_has_no_windows(short: int) -> None:
 def test_a_text_without_any_token_is_refused(text: str, pair: str | None) -> None:
     with pytest.raises(InvalidRequest, match="empty"):
         make_task().encode(text, pair)
+
+
+def test_without_an_activation_the_logits_are_the_models_own() -> None:
+    """Neither temperature nor length touches them."""
+    task = make_task(temperature=2.0, evidence=0.5)
+    logits = [np.array([3.0, -1.0, 0.0], dtype=np.float32)]
+
+    found = task.decode(encoded(10), logits, activation="none")
+    assert dict(found.labels) == {"bad": 3.0, "odd": -1.0, "good": 0.0}
+
+
+def test_one_label_alone_is_a_yes_or_no() -> None:
+    """As the pipeline of transformers: a softmax of one logit would be sure of everything."""
+    task = make_task(labels=("spam",))
+
+    assert task.decode(encoded(10), [np.zeros(1, dtype=np.float32)]).labels == [("spam", 0.5)]

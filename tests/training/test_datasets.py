@@ -223,3 +223,19 @@ def test_texts_of_pairs_are_both_texts(tmp_path: Path) -> None:
     rows = write(tmp_path / "rows.tsv", TSV)
 
     assert sorted(texts_of([rows])) == sorted([*(row.text for row in ROWS), "and a second"])
+
+
+def test_a_long_field_of_a_csv_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text(f'label,text\na,"{"x" * 200_000}"\nb,short\n')
+
+    assert len(read_labelled(path)[0].text) == 200_000
+
+
+@pytest.mark.parametrize("label", ['["a", "b"]', '{"a": 1}', "true", "0.5"])
+def test_a_label_that_is_no_name_is_refused_with_its_line(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"label": "a", "text": "one"}}\n{{"label": {label}, "text": "two"}}\n')
+
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 2: label is"):
+        read_labelled(path)

@@ -138,3 +138,9 @@ def test_lists_of_different_length_are_an_error(score: object) -> None:
     assert callable(score)
     with pytest.raises(ValueError, match="zip"):
         score(["a"], ["a", "b"])
+
+
+def test_chinese_is_scored_by_characters() -> None:
+    """By spaces a right answer with one character more would have no word in common with the gold one."""
+    assert token_f1("图书馆门口", ["图书馆"]) == pytest.approx(2 * 3 / (5 + 3))
+    assert token_f1("1998年 the Tower", ["1998年"]) == pytest.approx(2 * 2 / (3 + 2))
