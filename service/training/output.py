@@ -54,6 +54,13 @@ def copy_tokenizer(source: Path, folder: Path) -> None:
             shutil.copy(source / name, folder / name)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """What a checkpoint's weights and configuration lie in."""
+    return sorted(
+        path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin") or path.name == "config.json"
+    )
+
+
 def identity(report: Mapping[str, Any], files: Iterable[Path]) -> str:
     """A digest of what a run was asked for and of the data in its files: a state must not go on with others."""
     digest = hashlib.sha256(json.dumps(report, sort_keys=True, default=str).encode())

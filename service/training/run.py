@@ -21,7 +21,7 @@ from service.training.features import Feature, FeatureStream, labelled_features,
 from service.training.finetune import Recipe, Run
 from service.training.learner import Learner, Lessons, Student
 from service.training.loading import load
-from service.training.output import identity, write_checkpoint
+from service.training.output import identity, weight_files, write_checkpoint
 from service.training.precision import device
 from service.training.unanswerable import unanswerable
 
@@ -163,6 +163,8 @@ def _run(job: Job, student: Student, stream: FeatureStream, dev: Sequence[Featur
     torch.manual_seed(recipe.seed)
     learner = Learner(student, dev, lessons, teacher.to(device()) if teacher else None).to(device())
     files = [splits.path_of(source) for source in (*job.train, *([job.dev] if job.dev else []))]
+    # A teacher that was trained again is another one, whatever its folder is called.
+    files += [path for folder in (job.init, job.teacher) if folder for path in weight_files(folder)]
     run = Run(learner, stream, recipe, job.out / "state.pt", identity=identity(told, files))
     progress = run.to_the_end()
     write_checkpoint(student, job.init, job.out, told, progress)

@@ -4,6 +4,7 @@ import json
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import BertConfig, BertModel
@@ -208,6 +209,32 @@ def test_a_full_disk_leaves_no_half_checkpoint(
     assert "No space left on device" in capsys.readouterr().err
     # The run itself is not lost: once there is room, the same command writes what was learnt.
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"dev.jsonl", "test.jsonl", "state.pt"}
+
+
+@pytest.mark.parametrize("other", ["init", "teacher"])
+def test_a_run_does_not_go_on_from_weights_that_were_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    from service.training import output
+
+    labels = sorted(label for label, _ in ROWS[1:3])
+    names: dict[str, Any] = {"id2label": dict(enumerate(labels)), "label2id": {b: a for a, b in enumerate(labels)}}
+    folders = {name: save_checkpoint(tmp_path / name, **names) for name in ("init", "teacher")}
+    rows = write_distinct(tmp_path / "rows.tsv", 20)
+    command = ["train", "--task", "text-classification", "--train", str(rows), "--out", str(tmp_path / "out")]
+    command += ["--init", str(folders["init"]), "--teacher", str(folders["teacher"]), "--epochs", "1"]
+
+    def full(history: object, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "draw_curves", full)
+        assert main(command) == 1
+    capsys.readouterr()
+    save_checkpoint(folders[other], seed=1, **names)
+
+    assert main(command) == 1
+    assert "state.pt" in capsys.readouterr().err
 
 
 def test_weights_that_the_disk_does_not_take_leave_nothing(tmp_path: Path) -> None:
