@@ -110,7 +110,10 @@ def _config(manifest: Manifest) -> dict[str, Any]:
     if manifest.task == "text-classification":
         labels = {str(index): label for index, label in enumerate(manifest.labels)}
         numbers = {label: index for index, label in enumerate(manifest.labels)}
-        config |= {"id2label": labels, "label2id": numbers, "problem_type": manifest.problem_type}
+        config |= {"id2label": labels, "label2id": numbers}
+        # transformers refuses this type for one label alone; without one it is read as it is served.
+        if len(labels) > 1 or manifest.problem_type != "single_label_classification":
+            config["problem_type"] = manifest.problem_type
     return config
 
 

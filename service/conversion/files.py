@@ -1,7 +1,6 @@
 """The files of a checkpoint's folder: found, and read safely, or refused in a line that names the file."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from safetensors.torch import load_file
 
 from service.errors import CheckpointError
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"  # behind the name of weights that lie in shards
 POINTER = b"version https://git-lfs"
 BOM = b"\xef\xbb\xbf"
 WANTED = [
@@ -70,21 +71,24 @@ def check_whole(path: Path) -> None:
         raise CheckpointError(f"{path}: the file is empty")
 
 
+def weights_file(folder: Path) -> Path:
+    """The file of the weights, or the index of its shards.  CheckpointError where there is none."""
+    for name in WEIGHTS:
+        for path in (folder / f"{name}{INDEX}", folder / name):
+            if path.exists():
+                return path
+    raise CheckpointError(f"{folder}: no {WEIGHTS[0]} and no {WEIGHTS[1]} in it")
+
+
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """``model.safetensors`` or ``pytorch_model.bin``, or the shards of one of them; read as tensors, never as code."""
-    for name, read in (("model.safetensors", _safetensors), ("pytorch_model.bin", _pickled)):
-        index = folder / f"{name}.index.json"
-        files = _shards(index) if index.exists() else [folder / name]
-        if all(file.exists() for file in files):
-            found: dict[str, torch.Tensor] = {}
-            for file in files:
-                check_whole(file)
-                found |= read(file)
-            return found
-        if index.exists():
-            missing = next(file for file in files if not file.exists())
-            raise CheckpointError(f"{missing}: not there, and {index.name} names it in weight_map")
-    raise CheckpointError(f"{folder}: no model.safetensors and no pytorch_model.bin in it")
+    path = weights_file(folder)
+    read = _safetensors if path.name.startswith(WEIGHTS[0]) else _pickled
+    found: dict[str, torch.Tensor] = {}
+    for file in _shards(path) if path.name.endswith(INDEX) else [path]:
+        check_whole(file)
+        found |= read(file)
+    return found
 
 
 def _shards(index: Path) -> list[Path]:
@@ -94,7 +98,11 @@ def _shards(index: Path) -> list[Path]:
     outside = [name for name in places.values() if Path(name).name != name]
     if outside:
         raise CheckpointError(f"{index}: weight_map names {outside[0]!r}, which is not a file of the same folder")
-    return [index.parent / name for name in sorted(set(places.values()))]
+    files = [index.parent / name for name in sorted(set(places.values()))]
+    missing = [file for file in files if not file.exists()]
+    if missing:
+        raise CheckpointError(f"{missing[0]}: not there, and {index.name} names it in weight_map")
+    return files
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -110,14 +118,10 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as tensors alone: {_line(error)}") from error
-    tensors = found.get("state_dict", found) if isinstance(found, dict) else {}
-    if not tensors or not all(isinstance(value, torch.Tensor) for value in _values(tensors)):
+    tensors = found.get("state_dict", found) if isinstance(found, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path}: holds no state dict (names with tensors)")
     return dict(tensors)
-
-
-def _values(tensors: Any) -> Iterable[Any]:
-    return tensors.values() if isinstance(tensors, dict) else [None]
 
 
 def _line(error: Exception) -> str:

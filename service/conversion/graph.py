@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.conversion.builder import MICROSOFT, Graph, Target
-from service.conversion.checkpoint import EXACT_GELU, Shape
+from service.conversion.shape import EXACT_GELU, Shape
 from service.conversion.weights import WeightFile
 
 PARTS = ("embed", "layers", "head")

@@ -57,7 +57,6 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
             bar.update()
 
         checkpoint = read_checkpoint(source, options.task)
-        windows(checkpoint.task, checkpoint.shape.max_position_embeddings, options.window, options.overlap)
         step("writing weights")
         network = write_weights(checkpoint, folder)
         step("writing graphs")
@@ -88,10 +87,7 @@ def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str
 def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:
     """Weights and tokenizer into ``folder``; the graphs of all devices and precisions share the one file of weights."""
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
-    try:
-        weights = WeightFile(folder, serving_arrays(checkpoint))
-    except KeyError as error:
-        raise CheckpointError(f"the weights hold no {error.args[0]}, which every ALBERT has") from error
+    weights = WeightFile(folder, serving_arrays(checkpoint))
     return Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
 
 

@@ -137,11 +137,10 @@ def _ranges(chosen: Callable[[str], object]) -> str:
 
 def _words(spec: Any, preparation: Preparation) -> pre_tokenizers.PreTokenizer:
     scheme = "always" if spec.add_dummy_prefix else "never"
-    if preparation.remove_space or spec.remove_extra_whitespaces:
-        marks = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme="always")
-        if spec.add_dummy_prefix:
-            return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
-    return pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme=scheme)
+    marks = pre_tokenizers.Metaspace(replacement=MARK, prepend_scheme=scheme)
+    if spec.add_dummy_prefix and (preparation.remove_space or spec.remove_extra_whitespaces):
+        return pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks])
+    return marks
 
 
 def _frame(built: tokenizers.Tokenizer, path: Path, frame: tuple[str, str]) -> None:

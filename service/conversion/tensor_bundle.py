@@ -12,7 +12,7 @@ in Python alone it would take minutes for a large model.  Those of the index's b
 import importlib
 import math
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,11 @@ class Bundle:
         return path
 
 
-def read_bundle(prefix: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
-    """The variables of the bundle whose names are ``wanted``; the bytes of the others are not read.
-
-    CheckpointError names the file where it is missing, truncated or damaged, or a wanted variable cannot be read.
-    """
-    bundle = read_index(prefix)
-    return {name: bundle.read(name) for name in bundle.entries if wanted(name)}
-
-
 def read_index(prefix: Path) -> Bundle:
-    """The names, shapes and places of the variables, from ``PREFIX.index`` alone."""
+    """The names, shapes and places of the variables, from ``PREFIX.index`` alone.
+
+    CheckpointError names the file where it is missing, truncated or damaged.
+    """
     path = prefix.with_name(f"{prefix.name}.index")
     content = read_bytes(path)
     try:

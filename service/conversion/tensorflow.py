@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.conversion.files import check_whole, read_json
+from service.conversion.files import INDEX, WEIGHTS, check_whole, read_json
 from service.conversion.tensor_bundle import Array, read_index
 from service.errors import CheckpointError
 
 H5 = "tf_model.h5"
-TORCH = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}
 # Google's scopes, and the modules that they are in transformers.
 LAYER = re.compile(r"bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/(.+)")
@@ -82,9 +81,14 @@ class Variable:
 
 def is_tensorflow(folder: Path) -> bool:
     """Whether the folder holds weights of TensorFlow, and none that PyTorch saved."""
-    return not any((folder / name).exists() for name in TORCH) and (
-        _prefix(folder) is not None or (folder / H5).exists()
-    )
+    saved_by_torch = any((folder / f"{name}{end}").exists() for name in WEIGHTS for end in ("", INDEX))
+    return not saved_by_torch and weights_file(folder).exists()
+
+
+def weights_file(folder: Path) -> Path:
+    """The file of the weights; of Google's checkpoint its index."""
+    prefix = _prefix(folder)
+    return prefix.with_name(f"{prefix.name}.index") if prefix else folder / H5
 
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -100,15 +104,20 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     ``albert_config.json`` is translated; a ``config.json`` of transformers is taken as it is.
     """
-    google = _prefix(folder) is not None
-    names = ("albert_config.json", "config.json") if google else ("config.json",)
-    path = next((folder / name for name in names if (folder / name).exists()), None)
-    if path is None:
-        raise CheckpointError(f"{folder}: no {names[0]} in it, which belongs to the checkpoint of TensorFlow there")
+    path = config_file(folder)
     config = read_json(path)
-    if google and "model_type" not in config:
+    if _prefix(folder) is not None and "model_type" not in config:
         config = _translated(path, config)
     return config if config.get("architectures") else config | _heads(folder, config)
+
+
+def config_file(folder: Path) -> Path:
+    """``albert_config.json`` of Google's, or ``config.json``.  CheckpointError where there is none."""
+    names = ("albert_config.json", "config.json") if _prefix(folder) is not None else ("config.json",)
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        raise CheckpointError(f"{folder}: no {names[0]} in it, which belongs to the checkpoint of TensorFlow there")
+    return found[0]
 
 
 def vocabulary_file(folder: Path) -> Path | None:

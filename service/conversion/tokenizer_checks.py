@@ -1,14 +1,13 @@
 """What a checkpoint says twice of its tokenizer, compared; each contradiction is one line with file and field."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 
 from service.conversion.sentencepiece import read_model
-from service.conversion.vocabulary import TokenizerFiles, read_word_pieces, token_text
+from service.conversion.vocabulary import CONFIGS, FRAME, TokenizerFiles, read_word_pieces, token_text
 from service.errors import CheckpointError
 
 ACCENTED, CHINESE = "résumé", "中文"
@@ -23,20 +22,20 @@ def check_tokenizer(files: TokenizerFiles, definition: str, rows: int) -> None:
     ids = engine.get_vocab(with_added_tokens=True)
     most, piece = max((number, piece) for piece, number in ids.items())
     if most >= rows:
+        where = files.folder / "added_tokens.json" if piece in files.added else files.path
         raise CheckpointError(
-            f"{files.path}: the piece {piece!r} has the id {most}, but vocab_size in config.json, and so the word "
+            f"{where}: the piece {piece!r} has the id {most}, but vocab_size in config.json, and so the word "
             f"embeddings, end at {rows - 1}"
         )
-    for field, token in zip(("cls_token", "sep_token"), files.frame, strict=True):
+    for field, token in zip(FRAME, files.frame, strict=True):
         if token not in ids:
-            raise CheckpointError(
-                f"{files.folder / 'tokenizer_config.json'}: {field} is {token!r}, which {files.source} does not hold"
-            )
+            where = files.folder / CONFIGS[0 if files.config.get(field) else 1]
+            raise CheckpointError(f"{where}: {field} is {token!r}, which {files.source} does not hold")
     _check_added(files, ids)
     if files.source == "tokenizer.json":
-        _check_pieces(files, json.loads(definition))
-        for contradiction in _contradictions(files, engine, json.loads(definition)):
-            raise CheckpointError(contradiction)
+        content = json.loads(definition)
+        _check_pieces(files, content)
+        _check_preparation(files, engine, content)
         _check_frame(files, engine, ids)
 
 
@@ -82,7 +81,7 @@ def _pieces_of(path: Path) -> list[str | None]:
     return [piece.piece for piece in read_model(path).pieces]
 
 
-def _contradictions(files: TokenizerFiles, engine: tokenizers.Tokenizer, definition: dict[str, Any]) -> Iterator[str]:
+def _check_preparation(files: TokenizerFiles, engine: tokenizers.Tokenizer, definition: dict[str, Any]) -> None:
     """Told by what the tokenizer does to a word, whatever parts it is made of."""
 
     def normal(text: str) -> str:
@@ -104,7 +103,7 @@ def _contradictions(files: TokenizerFiles, engine: tokenizers.Tokenizer, definit
     for field, (done, what) in does.items():
         said = files.config.get(field)
         if isinstance(said, bool) and said != done:
-            yield (
+            raise CheckpointError(
                 f"{files.folder / 'tokenizer_config.json'}: {field} is {str(said).lower()}, but tokenizer.json has "
                 f"{'' if done else 'no '}{what}: correct the one that is wrong for this model (transformers 4 and 5 "
                 "do not agree on which of them counts)"
@@ -123,9 +122,10 @@ def _check_frame(files: TokenizerFiles, engine: tokenizers.Tokenizer, ids: dict[
     engine.no_truncation()
     cls, sep = (ids[token] for token in files.frame)
     first, second = (engine.encode(text, add_special_tokens=False).ids for text in ("one", "two"))
-    framed = engine.encode("one", "two").ids
-    if framed != [cls, *first, sep, *second, sep]:
+    alone, pair = engine.encode("one"), engine.encode("one", "two")
+    types = [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    if alone.ids != [cls, *first, sep] or pair.ids != [*alone.ids, *second, sep] or pair.type_ids != types:
         raise CheckpointError(
-            f"{files.path}: post_processor frames a pair as {engine.encode('one', 'two').tokens}, not as "
-            f"{files.frame[0]} a {files.frame[1]} b {files.frame[1]}, as ALBERT is trained"
+            f"{files.path}: post_processor frames a pair as {pair.tokens} of the types {pair.type_ids}, not as "
+            f"{files.frame[0]} a {files.frame[1]} b {files.frame[1]} of 0 and 1, as ALBERT is trained"
         )

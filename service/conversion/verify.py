@@ -5,6 +5,7 @@ sequence alone, then all of them in mixed batches.
 """
 
 from collections.abc import Sequence as Seq
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from tqdm import tqdm
 from service.conversion.checkpoint import Checkpoint
 from service.conversion.oracles import compare_ids
 from service.conversion.texts import inputs, pairs
-from service.conversion.vocabulary import TokenizerFiles
 from service.errors import ParityError
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
@@ -44,7 +44,7 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     texts = list(dict.fromkeys(inputs()))
     report = {
         "device": kind,
-        "ids": compare_ids(engine.task.tokenizer, TokenizerFiles.read(checkpoint.folder), texts),
+        "ids": compare_ids(engine.task.tokenizer, checkpoint.files, texts),
         "tolerance": _tolerance(engine),
         "max_difference_alone": _worst(wanted, alone),
         "max_difference_in_batches": _worst(wanted, mixed),
@@ -95,7 +95,7 @@ def _original(checkpoint: Checkpoint) -> torch.nn.Module:
     """From the tensors as they were read: transformers would start one that it knows under another name at chance."""
     state = {f"albert.{name}" if name.startswith(BODY) else name: value for name, value in checkpoint.weights.items()}
     kind = getattr(transformers, checkpoint.architecture)
-    config = transformers.AlbertConfig.from_dict(checkpoint.config | {"num_labels": len(checkpoint.labels) or 2})
+    config = transformers.AlbertConfig(**asdict(checkpoint.shape), num_labels=len(checkpoint.labels) or 2)
     model: torch.nn.Module = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     return model.eval()
 

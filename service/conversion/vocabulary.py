@@ -19,6 +19,7 @@ from service.errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of word pieces
 FRAME = {"cls_token": "[CLS]", "sep_token": "[SEP]"}
+CONFIGS = ("tokenizer_config.json", "special_tokens_map.json")
 NAMES = ("tokenizer.json", "spiece.model", "vocab.txt")
 
 
@@ -63,8 +64,8 @@ def tokenizer_json(files: TokenizerFiles) -> str:
     CheckpointError where the file cannot be read as what its name says.
     """
     if files.source == "tokenizer.json":
-        text = read_bytes(files.path).decode("utf-8", errors="replace")
         read_json(files.path)
+        text = files.path.read_text(encoding="utf-8")
         try:
             tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # the library raises plain Exception
@@ -129,9 +130,7 @@ def _frame(folder: Path, config: dict[str, Any]) -> tuple[str, str]:
     for field, usual in FRAME.items():
         names = {token_text(one[field]) for one in (older, config) if one.get(field) is not None}
         if None in names or "" in names:
-            raise CheckpointError(
-                f"{folder / 'tokenizer_config.json'}: {field} is no text, nor in special_tokens_map.json"
-            )
+            raise CheckpointError(f"{folder}: {field} is not the text of a token in {' or '.join(CONFIGS)}")
         if len(names) > 1:
             raise CheckpointError(
                 f"{folder / 'special_tokens_map.json'}: {field} is {token_text(older[field])!r}, but "

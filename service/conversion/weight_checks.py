@@ -2,44 +2,38 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
+from service.conversion.shape import Shape
 from service.errors import CheckpointError
 
 GROUPS = "encoder.albert_layer_groups."
 
 
-class Shape(Protocol):
-    """The numbers of ``AlbertConfig`` that are asked for by name."""
+def check_weights(file: Path, config: Path, weights: Mapping[str, torch.Tensor], shape: Shape, head: str) -> None:
+    """``weights`` were read from ``file``, the shape from ``config``.
 
-    @property
-    def num_hidden_groups(self) -> int: ...
-    @property
-    def inner_group_num(self) -> int: ...
-
-
-def check_weights(folder: Path, weights: Mapping[str, torch.Tensor], shape: Shape, head: str) -> None:
-    """CheckpointError names the tensor, and the field of config.json that it contradicts."""
+    CheckpointError names the tensor, and the field that it contradicts.
+    """
     wanted = dict(expected_tensors(shape, head))
     for name, sizes in wanted.items():
         if name not in weights:
-            raise CheckpointError(f"{folder}: the weights hold no {name}, which config.json asks for")
-        _check_sizes(folder, name, weights[name], sizes, shape)
+            raise CheckpointError(f"{file}: the weights hold no {name}, which {config.name} asks for")
+        _check_sizes(file, config, name, weights[name], sizes, shape)
     extra = [name for name in weights if name.startswith(GROUPS) and name not in wanted]
     if extra:
         raise CheckpointError(
-            f"{folder / 'config.json'}: num_hidden_groups is {shape.num_hidden_groups} and inner_group_num "
+            f"{config}: num_hidden_groups is {shape.num_hidden_groups} and inner_group_num "
             f"{shape.inner_group_num}, but the weights hold {extra[0]} too"
         )
     outputs = len(weights[f"{head}.weight"])
     if head == "qa_outputs" and outputs != 2:
         raise CheckpointError(
-            f"{folder}: the question answering head has {outputs} outputs; wanted 2, first and last token"
+            f"{file}: the question answering head has {outputs} outputs; wanted 2, first and last token"
         )
     for name in wanted:
-        _check_finite(folder, name, weights[name])
+        _check_finite(file, name, weights[name])
 
 
 def expected_tensors(shape: Shape, head: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -68,21 +62,21 @@ def _pair(name: str, *sizes: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield f"{name}.bias", sizes[:1]
 
 
-def _check_sizes(folder: Path, name: str, tensor: torch.Tensor, sizes: tuple[str, ...], shape: Shape) -> None:
+def _check_sizes(
+    file: Path, config: Path, name: str, tensor: torch.Tensor, sizes: tuple[str, ...], shape: Shape
+) -> None:
     found = tuple(tensor.shape)
     if len(found) != len(sizes):
-        raise CheckpointError(f"{folder}: {name} has the shape {found}; wanted {len(sizes)} dimensions")
+        raise CheckpointError(f"{file}: {name} has the shape {found}; wanted {len(sizes)} dimensions")
     for field, size in zip(sizes, found, strict=True):
         if field and getattr(shape, field) != size:
-            raise CheckpointError(
-                f"{folder / 'config.json'}: {field} is {getattr(shape, field)}, but {name} in the weights has {size}"
-            )
+            raise CheckpointError(f"{config}: {field} is {getattr(shape, field)}, but {name} in the weights has {size}")
 
 
-def _check_finite(folder: Path, name: str, tensor: torch.Tensor) -> None:
+def _check_finite(file: Path, name: str, tensor: torch.Tensor) -> None:
     if not bool(torch.isfinite(tensor).all()):
         place = (~torch.isfinite(tensor)).nonzero()[0].tolist()
         raise CheckpointError(
-            f"{folder}: {name} holds {float(tensor[tuple(place)])} at {place}: the training diverged, or the file is "
+            f"{file}: {name} holds {float(tensor[tuple(place)])} at {place}: the training diverged, or the file is "
             "damaged"
         )

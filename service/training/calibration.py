@@ -59,7 +59,7 @@ class Judged:
 
 def _classifier(engine: Engine, task: Classification, sources: Seq[str]) -> dict[str, Any]:
     """Of several files each counts the same, whatever its size."""
-    if task.problem_type != "single_label_classification":
+    if task.activation != "softmax":
         raise DataError(f"{engine.ref}: a temperature is fitted where each text has one label")
     parts = [_judged(engine, task, splits.labelled(source)) for source in sources]
 

@@ -118,7 +118,10 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
             # Quotes in a TSV are quotes in the text.
             dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabbed else {}
             reader = csv.DictReader(file, **dialect)
-            yield from ((reader.line_num, row) for row in reader)
+            try:
+                yield from ((reader.line_num, row) for row in reader)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}: {error}") from error
         elif name.endswith(".jsonl"):
             for line, text in enumerate(file, start=1):
                 try:
@@ -138,5 +141,5 @@ def _open(path: Path) -> Iterator[TextIO]:
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError, csv.Error) as error:
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error

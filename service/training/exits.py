@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.errors import QualityError
+from service.errors import DataError, QualityError
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
 from service.tasks.exits import ExitPolicy, ExitSignal, exit_signal
@@ -98,6 +98,8 @@ class _Trial:
         encoded: list[Any]
         gold: list[Any]
         if isinstance(engine.task, Classification):
+            if engine.task.activation != "softmax":
+                raise DataError(f"{engine.ref}: an early exit is chosen where each text has one label of several")
             texts = splits.labelled(source)
             encoded, gold = list(encode_texts(classification(engine), texts)), [row.label for row in texts]
         else:

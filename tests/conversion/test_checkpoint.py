@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.conversion.checkpoint import read_checkpoint
+from service.conversion.export import export
 from service.conversion.pipeline import Options, convert
 from service.conversion.vocabulary import TokenizerFiles
 from service.errors import CheckpointError
@@ -299,3 +300,65 @@ def test_a_reader_without_room_for_a_question_is_refused(tmp_path: Path) -> None
 
     with pytest.raises(CheckpointError, match="max_position_embeddings is 16"):
         convert(str(folder), tmp_path / "repo", Options("x"))
+
+
+def test_one_label_is_taken_with_any_type_and_comes_back_from_an_export(tmp_path: Path) -> None:
+    """transformers itself refuses to make the first of these configurations."""
+    folder = changed(save_checkpoint(tmp_path / "one", num_labels=1), problem_type="single_label_classification")
+    published = convert(str(folder), tmp_path / "repo", Options("one"))
+    export(published, tmp_path / "back")
+
+    back = read_checkpoint(str(tmp_path / "back"))
+    assert (back.labels, back.problem_type) == (["LABEL_0"], "single_label_classification")
+    assert "problem_type" not in json.loads((tmp_path / "back" / "config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "values", [{"id2label": {"0": "one"}}, {"id2label": {"a": "one", "b": "two"}}, {"num_labels": 3}], ids=str
+)
+def test_labels_that_contradict_the_head_are_named_by_their_field(
+    checkpoint: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(CheckpointError, match=f"config.json: {next(iter(values))} "):
+        read_checkpoint(str(changed(checkpoint, **values)))
+    assert capsys.readouterr().err == ""  # transformers has nothing to say beside it
+
+
+def test_a_weight_is_named_with_its_file(checkpoint: Path) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    del weights["albert.pooler.bias"]
+    save_file(weights, checkpoint / "model.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the weights hold no pooler\.bias"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]},
+        {"types": 0},
+    ],
+    ids=["no end", "one type"],
+)
+def test_another_frame_is_refused(checkpoint: Path, change: dict[str, Any]) -> None:
+    """Of a single text, and in the types of a pair's tokens."""
+    definition = json.loads((checkpoint / "tokenizer.json").read_text())
+    second = change.pop("types", 1)
+    tokens = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("[CLS]", 2), ("[SEP]", 3))}
+    start, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in tokens)
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    tail = [{"Sequence": {"id": "B", "type_id": second}}, {"SpecialToken": {"id": "[SEP]", "type_id": second}}]
+    frame = {"type": "TemplateProcessing", "single": [start, text, end], "special_tokens": tokens}
+    definition["post_processor"] = frame | {"pair": [start, text, end, *tail]} | change
+    (checkpoint / "tokenizer.json").write_text(json.dumps(definition))
+
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: post_processor"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_a_token_that_is_not_there_is_named_with_the_file_that_asks_for_it(checkpoint: Path) -> None:
+    (checkpoint / "special_tokens_map.json").write_text(json.dumps({"cls_token": "<begin>"}))
+
+    with pytest.raises(CheckpointError, match=r"special_tokens_map\.json: cls_token is '<begin>'"):
+        read_checkpoint(str(checkpoint))

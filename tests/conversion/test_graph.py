@@ -9,10 +9,11 @@ import onnx
 import pytest
 
 from service.conversion.builder import CPU, CUDA, LAYER_MATRICES, Target
-from service.conversion.checkpoint import Shape, read_checkpoint
+from service.conversion.checkpoint import read_checkpoint
 from service.conversion.graph import group_ranges
 from service.conversion.pipeline import Options, draft, write_weights
 from service.conversion.precision import staged_engine, write_graphs
+from service.conversion.shape import Shape
 from service.conversion.verify import verify
 from service.runtime.packing import Pack
 from service.runtime.processor import assumed

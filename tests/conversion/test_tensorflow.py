@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from service.conversion.pipeline import Options, convert
-from service.conversion.tensor_bundle import read_bundle
+from service.conversion.tensor_bundle import read_index
 from service.conversion.tensorflow import is_tensorflow, read_config, read_tensors, vocabulary_file
 from service.errors import CheckpointError
 from service.repository.store import read_manifest
@@ -136,6 +136,12 @@ def write_bundle(
     footer = footer.ljust(40, b"\0") + bytes.fromhex("57fb808b247547db")
     prefix.with_name(f"{prefix.name}.index").write_bytes(table + meta + index + footer)
     return prefix
+
+
+def read_bundle(prefix: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, Array]:
+    """The variables whose names are ``wanted``."""
+    bundle = read_index(prefix)
+    return {name: bundle.read(name) for name in bundle.entries if wanted(name)}
 
 
 def google_variables(state: dict[str, torch.Tensor]) -> dict[str, Array]:

@@ -97,6 +97,20 @@ def test_a_spiece_model_alone_converts_and_says_what_decides(tmp_path: Path, tra
     assert ids["different"][f"sentencepiece {sentencepiece.__version__}"] == 0
 
 
+def test_added_tokens_beside_a_spiece_model_convert(tmp_path: Path, trained: Path) -> None:
+    size = sentencepiece.SentencePieceProcessor(str(trained)).get_piece_size()
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", vocab_size=size + 1, tokenizer=False)
+    shutil.copy(trained, checkpoint / "spiece.model")
+    (checkpoint / "added_tokens.json").write_text(json.dumps({"xqzx": size}))
+
+    published = convert(str(checkpoint), tmp_path / "repo", Options("added"))
+    assert size in Tokenizer.from_file(published / "tokenizer.json").ids("a xqzx - b").tolist()
+
+    (checkpoint / "added_tokens.json").write_text(json.dumps({"xqzx": size, "zzz": size + 1}))
+    with pytest.raises(CheckpointError, match=r"added_tokens\.json: the piece 'zzz'"):
+        convert(str(checkpoint), tmp_path / "repo", Options("added"))
+
+
 def test_word_pieces_alone_give_berts_ids(tmp_path: Path) -> None:
     from transformers import BertTokenizer
 

@@ -239,3 +239,11 @@ def test_a_label_that_is_no_name_is_refused_with_its_line(tmp_path: Path, label:
 
     with pytest.raises(DataError, match=r"rows\.jsonl, line 2: label is"):
         read_labelled(path)
+
+
+def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text(f'label,text\na,short\nb,"{"x" * (2**24 + 1)}"\n')
+
+    with pytest.raises(DataError, match=r"long\.csv, line [23]: field larger than field limit"):
+        read_labelled(path)
