@@ -7,6 +7,7 @@ SIGHUP            looks at the model repository at once
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
 import resource
@@ -114,7 +115,8 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._signalled, sig)
+            # In a context of its own: the handler interrupts some request's task, and the lines are not about that one.
+            self._loop.call_soon_threadsafe(self._signalled, sig, context=contextvars.Context())
 
     def _signalled(self, sig: int) -> None:
         if sig == signal.SIGHUP:

@@ -172,7 +172,7 @@ class Probe:
     def _run(self) -> None:
         host = self.url.removeprefix("http://")
         connection = http.client.HTTPConnection(host, timeout=30)  # costs next to nothing, for it shares the processor
-        while not self._stop.wait(0.02):
+        while not self.seconds or not self._stop.wait(0.02):  # once at least, however short the probed time is
             began = time.monotonic()
             try:
                 connection.request("GET", self.path)
