@@ -38,9 +38,9 @@ def in_flight(server: Server) -> float:
 
 
 def load(server: Server, pool: ThreadPoolExecutor, count: int) -> "list[Future[int]]":
-    """So many requests that take seconds together, once they are in work."""
+    """So many requests that take seconds together, once all are in work: one on its way may find the door closed."""
     running = [pool.submit(ask, server.url, HEAVY) for _ in range(count)]
-    while in_flight(server) < count / 2 and not all(one.done() for one in running):
+    while sum(one.done() for one in running) + in_flight(server) < count:
         time.sleep(0.02)
     return running
 
