@@ -132,7 +132,7 @@ def light_engine(
     )  # fmt: skip
     nothing = cast(Tokenizer, None)
     task = (
-        QuestionAnswering(nothing, max_length, max_length, 8, 0.0)
+        QuestionAnswering(nothing, max_length, max_length, 8)
         if kind == "question-answering"
         else Classification(nothing, manifest.labels, "single_label_classification", max_length, max_length)
     )

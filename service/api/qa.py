@@ -1,5 +1,7 @@
 """``POST /qa``"""
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
@@ -21,6 +23,7 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     work: RequestWork = request.state.work
     documents = _documents(body)
+    choices = _choices(body)
     texts = [text for _, text in documents]
     for text in (body.question, *texts):
         service.check_text(text)
@@ -39,9 +42,7 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
             logits.append(outcome)
         answered = await work.decode(
             encoded.tokens,
-            lambda: task.decode(
-                encoded, logits, top_k=body.top_k, max_answer_tokens=body.max_answer_tokens, no_answer=body.no_answer
-            ),
+            lambda: task.decode(encoded, logits, **choices),
         )
         names = [index if given is None else given for index, (given, _) in enumerate(documents)]
         return work.respond(engine, _shown(answered, names, encoded.blank))
@@ -54,6 +55,14 @@ def _documents(body: QaRequest) -> list[tuple[str | None, str]]:
     if body.context is not None:
         return [(None, body.context)]
     return [(None, item) if isinstance(item, str) else (item.id, item.text) for item in body.documents or []]
+
+
+def _choices(body: QaRequest) -> dict[str, Any]:
+    """What the request says of the answers that it wants."""
+    if body.no_answer_threshold is not None and not body.no_answer:
+        raise InvalidRequest("no_answer_threshold: say no_answer: true with it; without it an answer is always given")
+    names = ("top_k", "max_answer_tokens", "no_answer", "no_answer_threshold")
+    return {name: value for name in names if (value := getattr(body, name)) is not None}
 
 
 def _shown(answered: Answered, names: list[str | int], blank: list[int]) -> dict[str, object]:

@@ -103,7 +103,13 @@ class QaRequest(Request):
     )
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")
     max_answer_tokens: int = Field(30, ge=1, le=100, description="Longest answer, in tokens.")
-    no_answer: bool = Field(False, description="True: no answers where the documents hold none.")
+    no_answer: bool = Field(
+        False, description="True: the documents may hold no answer. None is given then, and scores leave room for it."
+    )
+    no_answer_threshold: float | None = Field(
+        None, ge=0, le=1, description="With no_answer: the no_answer_score above which no answer is given; 0.5 where "
+        "absent. Lower: more silence.",
+    )  # fmt: skip
 
     model_config = ConfigDict(
         extra="forbid", strict=True,
@@ -181,7 +187,9 @@ class ClassifyResponse(BaseModel):
 
 class AnswerSpan(BaseModel):
     text: str
-    score: float
+    score: float = Field(
+        description="The chance that the answer is right: with no_answer of all, else where the documents hold one."
+    )
     start: int = Field(description="First code point of the answer in its document.")
     end: int = Field(description="One past the last code point.")
     document: str | int = Field(description="The document's id, or its index where it has none.")
@@ -195,7 +203,7 @@ class SkippedDocument(BaseModel):
 class QaResponse(BaseModel):
     model: ModelName
     answers: list[AnswerSpan]
-    no_answer_score: float
+    no_answer_score: float = Field(description="The chance that the documents hold no answer.")
     tokens: int
     windows: int
     skipped: list[SkippedDocument] | None = Field(None, description="Documents without text; absent where none is.")

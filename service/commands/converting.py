@@ -35,7 +35,7 @@ def add_publishing(parser: argparse.ArgumentParser) -> None:
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[:K/N]"}
     parser.add_argument("--gate", **several, help="real data on which a lower precision must hold its score")
     parser.add_argument("--gate-points", type=float, default=0.5, help="what it may lose there [0.5]")
-    parser.add_argument("--calibrate", **several, help="fit the temperature or the no-answer threshold on FILE")
+    parser.add_argument("--calibrate", **several, help="fit what scores mean on FILE")
     parser.add_argument("--exits", metavar="FILE[:K/N]", help="choose an early exit on FILE")
     parser.add_argument("--evaluate", **several, help="score it on FILE")
     add_repository(parser)

@@ -25,7 +25,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--typos", type=float, default=0.0, help="mistype this share of the longer words first [0]")
     parser.add_argument("--json", action="store_true", help="JSON on stdout in place of a table")
     parser.add_argument("--out", type=Path, help="folder for the JSON and the pictures")
-    parser.add_argument("--calibrate", action="store_true", help="fit temperature or no-answer threshold on the files")
+    parser.add_argument("--calibrate", action="store_true", help="fit what scores mean on the files")
     parser.add_argument("--exits", action="store_true", help="choose an early exit on the file")
     parser.add_argument("--gate", type=float, default=0.5, help="points that an early exit may lose [0.5]")
     parser.set_defaults(run=_evaluate)
@@ -66,7 +66,7 @@ def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
 def _fit(options: argparse.Namespace) -> int:
     """Fit, and publish the version again with what was found: versions do not change.
 
-    What was measured or fitted with another temperature or threshold does not hold any more, and goes.
+    What was measured or fitted with another temperature does not hold any more, and goes.
     """
     from service.conversion.precision import staged_engine
     from service.repository.store import read_manifest, revise

@@ -71,14 +71,25 @@ class Manifest(_Part):
     graphs: dict[Literal["cpu", "cuda"], Graphs]
     sha256: dict[FileName, Sha256]  # of every file that serving reads
     temperature: float = Field(default=1.0, gt=0)  # logits are divided by it
-    evidence: float = Field(default=0.0, ge=0, le=1)  # logits are multiplied by (tokens / window) to this
-    no_answer_threshold: float = 0.0  # "no answer" wins when its logit leads by more than this
-    calibration: dict[str, Any] = {}  # how the three above were fitted
+    evidence: float = Field(default=0.0, ge=0, le=1)  # a text's logits are multiplied by (tokens / window) to this
+    exponent: float = Field(default=1.0, ge=1)  # of an answer's score, and the two of "no answer": tasks/confidence.py
+    no_answer_scale: float = Field(default=1.0, gt=0)
+    no_answer_shift: float = 0.0
+    calibration: dict[str, Any] = {}  # how those above were fitted
     exits: Exits | None = None  # None: every sequence runs through all layers
     parity: dict[str, Any] = {}
     precision: dict[str, Any] = {}  # the gate of a lower precision: both scores, and what each costs
     quality: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older(cls, facts: Any) -> Any:
+        """Versions of before had a lead in logits above which there was no answer: the same decision, as a shift."""
+        if isinstance(facts, dict) and isinstance(threshold := facts.get("no_answer_threshold"), int | float):
+            kept = {name: value for name, value in facts.items() if name != "no_answer_threshold"}
+            return {"no_answer_shift": -threshold} | kept
+        return facts
 
     @model_validator(mode="after")
     def _whole(self) -> "Manifest":

@@ -21,6 +21,7 @@ from service.serving.engine import Engine, Task
 from service.serving.stepping import Stepping
 from service.serving.warmup import as_fast, measure_budget, measure_layers
 from service.tasks.classification import Classification
+from service.tasks.confidence import Confidence
 from service.tasks.exits import ExitPolicy
 from service.tasks.question_answering import QuestionAnswering
 from service.tasks.text import Tokenizer
@@ -125,10 +126,8 @@ def make_task(files: Files, manifest: Manifest) -> Task:
             tokenizer, manifest.labels, str(manifest.problem_type), manifest.max_length, manifest.window,
             manifest.temperature, manifest.evidence,
         )  # fmt: skip
-    return QuestionAnswering(
-        tokenizer, manifest.max_length, manifest.window, manifest.overlap, manifest.no_answer_threshold,
-        manifest.temperature,
-    )  # fmt: skip
+    confidence = Confidence(manifest.temperature, manifest.exponent, manifest.no_answer_scale, manifest.no_answer_shift)
+    return QuestionAnswering(tokenizer, manifest.max_length, manifest.window, manifest.overlap, confidence)
 
 
 def make_model(files: Files, manifest: Manifest, device: Device, precision: str) -> Model:

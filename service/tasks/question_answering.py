@@ -3,17 +3,19 @@
 How spans are scored.  In a window, the span from token i to token j has the logit ``start[i] + end[j]``, and "no
 answer" has that of the first token, ``start[0] + end[0]`` (Devlin et al. 2018, section 4.3).  Windows of one document
 overlap, so a span may be seen by several: its best logit counts.  "No answer" is as sure as the window that believes
-in it least, for one window with an answer is enough.  All spans of all documents of a request, and "no answer", then
-share one softmax: their scores compare, and sum to at most one.
+in it least, for one window with an answer is enough.  All spans of all documents of a request then share one softmax,
+so their scores compare, and sum to at most one; ``confidence.py`` makes them the chance of being right.
 """
 
+import math
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from service.errors import InvalidRequest, TextTooLong
+from service.tasks.confidence import Confidence
 from service.tasks.text import Tokenizer, Tokens
 from service.types import Floats, Sequence
 
@@ -63,7 +65,23 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """All spans of a request by their logits, the best of them, and the ``null`` logit of "no answer"."""
+
+    spans: list[Spans]
+    best: float
+    null: float
+
+    @property
+    def lead(self) -> float:
+        """How far "no answer" is ahead of the best span, in logits."""
+        return self.null - self.best
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
+    """``no_answer_score`` is the chance that the documents hold no answer."""
+
     answers: list[Answer]
     no_answer_score: float
     tokens: int
@@ -72,17 +90,13 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class QuestionAnswering:
-    """The task of one reader.  ``window`` and ``overlap`` are in tokens, a window with its frame and the question.
-
-    ``no_answer_threshold`` is in logits: "no answer" wins when it leads the best span by more.
-    """
+    """The task of one reader.  ``window`` and ``overlap`` are in tokens, a window with its frame and the question."""
 
     tokenizer: Tokenizer
     max_length: int
     window: int
     overlap: int
-    no_answer_threshold: float = 0.0
-    temperature: float = 1.0
+    confidence: Confidence = field(default_factory=Confidence)
 
     def encode(self, question: str, documents: Seq[str]) -> EncodedQuestion:
         """InvalidRequest for a question, or documents, without any token; TextTooLong for a question that leaves
@@ -113,32 +127,38 @@ class QuestionAnswering:
 
     def decode(
         self, encoded: EncodedQuestion, logits: Seq[Floats], *, top_k: int = 1, max_answer_tokens: int = 30,
-        no_answer: bool = False,
+        no_answer: bool = False, no_answer_threshold: float = 0.5,
     ) -> Answered:  # fmt: skip
-        """The best ``top_k`` spans that do not overlap; with ``no_answer`` none where "no answer" wins."""
-        spans, null = self._spans(encoded, logits, max_answer_tokens)
-        best = max(float(of_document.max()) for of_document in spans)
-        # Shifted by the largest logit, so that nothing overflows.
-        shift = max(best, null)
-        total = sum(_mass(of_document, shift) for of_document in spans) + np.exp(null - shift)
-        answers = []
-        if not (no_answer and null - best > self.no_answer_threshold / self.temperature):
-            answers = [
-                _answer(encoded, document, first, last, float(np.exp(logit - shift) / total))
-                for document, first, last, logit in _best_apart(spans, encoded.documents, top_k)
-            ]
-        return Answered(answers, float(np.exp(null - shift) / total), encoded.tokens, len(encoded.windows))
+        """The best ``top_k`` spans that do not overlap.
 
-    def _spans(self, encoded: EncodedQuestion, logits: Seq[Floats], longest: int) -> tuple[list[Spans], float]:
+        With ``no_answer`` there may be none: where its score is above the threshold no span is given, and the scores
+        of those that are leave room for it.  Without it scores are those of documents that hold an answer.
+        """
+        weighed = self.weigh(encoded, logits, max_answer_tokens)
+        doubt = self.confidence.no_answer(weighed.lead)
+        if weighed.best == NEVER or (no_answer and doubt > no_answer_threshold):
+            return Answered([], doubt, encoded.tokens, len(encoded.windows))
+        temperature = self.confidence.temperature
+        total = sum(_mass(table, weighed.best, temperature) for table in weighed.spans)
+        chosen = _best_apart(weighed.spans, encoded.documents, top_k)
+        scores = self.confidence.scores(math.exp((logit - weighed.best) / temperature) / total for *_, logit in chosen)
+        believed = 1 - doubt if no_answer else 1.0
+        answers = [
+            _answer(encoded, document, first, last, believed * score)
+            for (document, first, last, _), score in zip(chosen, scores, strict=True)
+        ]
+        return Answered(answers, doubt, encoded.tokens, len(encoded.windows))
+
+    def weigh(self, encoded: EncodedQuestion, logits: Seq[Floats], max_answer_tokens: int = 30) -> Weighed:
         """The logits of each document's spans, and of "no answer"."""
+        longest = max_answer_tokens
         spans = [
             np.full((min(longest, len(tokens)), len(tokens)), NEVER, dtype=np.float32) for tokens in encoded.documents
         ]
         null = np.inf
         for window, values in zip(encoded.windows, logits, strict=True):
-            scaled = values / np.float32(self.temperature)
-            null = min(null, float(scaled[0].sum()))
-            inside = scaled[window.sequence.second : window.sequence.second + window.length]  # without the last [SEP]
+            null = min(null, float(values[0].sum()))
+            inside = values[window.sequence.second : window.sequence.second + window.length]  # without the last [SEP]
             start, end = inside[:, 0], inside[:, 1]
             table = spans[window.document][:, window.start : window.start + window.length]
             for extra in range(min(len(table), window.length)):
@@ -146,7 +166,7 @@ class QuestionAnswering:
                 np.maximum(row, start[: window.length - extra] + end[extra:], out=row)
         for table, text, tokens in zip(spans, encoded.texts, encoded.documents, strict=True):
             _forbid_blank(table, text, tokens)
-        return spans, null
+        return Weighed(spans, max(float(table.max()) for table in spans), null)
 
 
 def _starts(tokens: int, room: int, step: int) -> range:
@@ -199,9 +219,10 @@ def _touching(tokens: Tokens, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def _mass(table: Spans, shift: float) -> float:
-    """The sum of exp(logit - shift); a row at a time, for the table is large."""
-    return sum(float(np.exp(row - np.float32(shift)).sum(dtype=np.float64)) for row in table)
+def _mass(table: Spans, best: float, temperature: float) -> float:
+    """The sum of exp((logit - best) / temperature), so that nothing overflows; a row at a time: the table is large."""
+    cooler = np.float32(1 / temperature)
+    return sum(float(np.exp((row - np.float32(best)) * cooler).sum(dtype=np.float64)) for row in table)
 
 
 def _best(table: Spans) -> tuple[int, int, float]:

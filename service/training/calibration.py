@@ -1,6 +1,5 @@
-"""Scores that mean what they say: temperature and evidence of a classifier, and when a reader says "no answer"."""
+"""Scores that mean what they say: the temperature and the evidence of a classifier."""
 
-import math
 from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,30 +10,24 @@ import numpy.typing as npt
 from service.errors import DataError
 from service.serving.engine import Engine
 from service.tasks.classification import Classification, Doubles, activate, mean_of_windows
-from service.tasks.question_answering import QuestionAnswering
 from service.training import splits
 from service.training.datasets import Labelled
-from service.training.predictors import (
-    classification,
-    encode_questions,
-    encode_texts,
-    reader,
-    run_each,
-)
-from service.training.scores import calibration_error, reliability, token_f1
+from service.training.golden_section import least, least_scale
+from service.training.predictors import classification, encode_texts, reader, run_each
+from service.training.reader_calibration import calibrate_reader
+from service.training.scores import calibration_error, reliability
 
 LEAST, MOST = 0.2, 10.0  # temperatures looked at
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def calibrate(engine: Engine, sources: Seq[str]) -> dict[str, Any]:
-    """What the manifest is to hold: ``temperature`` and ``evidence``, or ``no_answer_threshold``, and the facts.
+    """What the manifest is to hold of the model's confidence, and the facts of how it was fitted.
 
     ``sources`` are taken together.  DataError where they cannot decide it.
     """
     if isinstance(engine.task, Classification):
         return _classifier(engine, classification(engine), sources)
-    return _reader(engine, reader(engine), sources)
+    return calibrate_reader(engine, reader(engine), sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,53 +81,7 @@ def fit_scale(loss: Callable[[float, float], float]) -> tuple[float, float]:
     """The temperature and the evidence with the least ``loss``."""
 
     def temperature(evidence: float) -> float:
-        return math.exp(_least(lambda log: loss(math.exp(log), evidence), math.log(LEAST), math.log(MOST)))
+        return least_scale(lambda value: loss(value, evidence), LEAST, MOST)
 
-    evidence = _least(lambda value: loss(temperature(value), value), 0, 1)
+    evidence = least(lambda value: loss(temperature(value), value), 0, 1)
     return temperature(evidence), evidence
-
-
-def _least(value: Callable[[float], float], low: float, high: float, rounds: int = 24) -> float:
-    """Where ``value`` is least, by golden section; it has one valley between the two."""
-    for _ in range(rounds):
-        left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        if value(left) < value(right):
-            high = right
-        else:
-            low = left
-    return (low + high) / 2
-
-
-def _reader(engine: Engine, task: QuestionAnswering, sources: Seq[str]) -> dict[str, Any]:
-    questions = [question for source in sources for question in splits.questions(source)]
-    if all(question.answers for question in questions):
-        raise DataError(f"{', '.join(sources)}: a threshold takes questions without an answer too, as in SQuAD 2.0")
-    outcomes = run_each(engine, encode_questions(task, questions))
-    leads, answered, silent = [], [], []
-    for question, (item, logits) in zip(questions, outcomes, strict=True):
-        done = task.decode(item, logits)
-        golds = [text for text, _ in question.answers]
-        answer = done.answers[0]
-        leads.append(task.temperature * (math.log(done.no_answer_score) - math.log(answer.score)))
-        answered.append(token_f1(answer.text, golds))
-        silent.append(token_f1("", golds))
-    threshold, score = best_threshold(leads, answered, silent)
-    facts = {"data": [splits.name(source) for source in sources], "f1": round(100 * score, 2)}
-    return {"no_answer_threshold": round(threshold, 4), "calibration": facts}
-
-
-def best_threshold(leads: Seq[float], answered: Seq[float], silent: Seq[float]) -> tuple[float, float]:
-    """The lead above which "no answer" is said, and the mean score that it gives.
-
-    ``leads``, ``answered`` and ``silent`` are by question: how far "no answer" is ahead, and the score of the answer
-    and of silence.  The threshold lies in the middle between two leads.
-    """
-    order = np.argsort(leads)
-    ahead = np.asarray(leads, dtype=np.float64)[order]
-    gain = np.asarray(answered, dtype=np.float64)[order]
-    loss = np.asarray(silent, dtype=np.float64)[order]
-    # With the threshold after the first k questions, those are answered and the rest are not.
-    scores = np.concatenate(([0.0], np.cumsum(gain))) + np.concatenate((np.cumsum(loss[::-1])[::-1], [0.0]))
-    best = int(scores.argmax())
-    edges = np.concatenate(([ahead[0] - 1], (ahead[1:] + ahead[:-1]) / 2, [ahead[-1] + 1]))
-    return float(edges[best]), float(scores[best] / len(order))

@@ -14,8 +14,9 @@ from service.errors import DataError
 from service.training import pictures, splits
 from service.training.augment import with_typos
 from service.training.datasets import Labelled, Question
-from service.training.predictors import Predictor, Scored
+from service.training.predictors import Predictor, Reply, Scored
 from service.training.scores import (
+    Bin,
     accuracy,
     calibration_error,
     exact_match,
@@ -93,14 +94,26 @@ def _reader(questions: Sequence[Question], predictor: Predictor, request: Reques
     replies = predictor.answer(questions, no_answer=any(unanswerable))
     golds = [[text for text, _ in question.answers] for question in questions]
     exact = [100 * exact_match(reply.text, gold) for reply, gold in zip(replies, golds, strict=True)]
+    bins = _reliability_of_answers(replies, exact)
+    error = calibration_error(bins)
+    if request.pictures:
+        pictures.draw_reliability(bins, error, request.pictures / f"{_stem(request)}-reliability.png")
     overlap = [100 * token_f1(reply.text, gold) for reply, gold in zip(replies, golds, strict=True)]
     found: dict[str, Any] = {"data": request.name, "questions": len(questions)}
-    found |= {"exact_match": _mean(exact), "f1": _mean(overlap)}
+    found |= {"exact_match": _mean(exact), "f1": _mean(overlap), "calibration_error": round(error, 4)}
+    groups = ["has none" if one else "has an answer" for one in unanswerable]
     if any(unanswerable):
-        groups = ["has none" if one else "has an answer" for one in unanswerable]
         found["f1_by_answer"] = _by_group(groups, overlap, digits=2)
         found["said_no_answer"] = round(sum(reply.text == "" for reply in replies) / len(replies), 4)
+    # What no_answer: true would leave without an answer, whether it was asked for here or not.
+    found["no_answer_by_answer"] = _by_group(groups, [float(reply.no_answer_score > 0.5) for reply in replies])
     return found | {"f1_by_tokens": _by_length([reply.tokens for reply in replies], overlap, digits=2)}
+
+
+def _reliability_of_answers(replies: Sequence[Reply], exact: Sequence[float]) -> list[Bin]:
+    """Of the answers that are given: is their score the share that matches exactly?"""
+    given = [(reply.score, right > 0) for reply, right in zip(replies, exact, strict=True) if reply.text]
+    return reliability([score for score, _ in given], [right for _, right in given])
 
 
 def _confusion(gold: Sequence[str], given: Sequence[str], labels: Sequence[str]) -> Any:

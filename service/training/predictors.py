@@ -30,10 +30,12 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer; ``text`` is empty where there is none."""
+    """An answer; ``text`` is empty where there is none.  Scores are those of the service."""
 
     text: str
     tokens: int
+    score: float = 0.0
+    no_answer_score: float = 0.0
 
 
 class Predictor(Protocol):
@@ -69,7 +71,8 @@ class Local:
         replies = []
         for item, logits in run_each(self.engine, encode_questions(task, questions), early_exit=True):
             done = task.decode(item, logits, no_answer=no_answer)
-            replies.append(Reply(done.answers[0].text if done.answers else "", done.tokens))
+            text, score = next(((best.text, best.score) for best in done.answers), ("", 0.0))
+            replies.append(Reply(text, done.tokens, score, done.no_answer_score))
         return replies
 
 
@@ -106,7 +109,8 @@ class Remote:
         for item in tqdm(questions, desc="asking", unit=" questions", leave=False):
             body = {"model": self.model, "question": item.question, "context": item.context, "no_answer": no_answer}
             done = _json(self.client, "POST", "/qa", body)
-            replies.append(Reply(done["answers"][0]["text"] if done["answers"] else "", done["tokens"]))
+            text, score = next(((best["text"], best["score"]) for best in done["answers"]), ("", 0.0))
+            replies.append(Reply(text, done["tokens"], score, done["no_answer_score"]))
         return replies
 
 

@@ -1,9 +1,12 @@
 """POST /qa: spans of the caller's own text."""
 
+import math
 from typing import Any
 
 import httpx
 import pytest
+
+from service.tasks.confidence import Confidence
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +41,9 @@ async def test_documents_are_named_by_id_or_by_place(client: httpx.AsyncClient) 
         assert texts[answer["document"]][answer["start"] : answer["end"]] == answer["text"]
     scores = [answer["score"] for answer in body["answers"]]
     assert scores == sorted(scores, reverse=True)
-    assert sum(scores) + body["no_answer_score"] <= 1 + 1e-6
+    assert sum(scores) <= 1 + 1e-6
+    asked = await ask(client, documents=documents, top_k=20, no_answer=True, no_answer_threshold=1)
+    assert sum(answer["score"] for answer in asked["answers"]) + asked["no_answer_score"] <= 1 + 1e-6
 
 
 async def test_a_long_text_costs_windows_and_its_end_is_still_read(client: httpx.AsyncClient) -> None:
@@ -57,18 +62,18 @@ async def test_offsets_count_code_points(client: httpx.AsyncClient) -> None:
         assert text[answer["start"] : answer["end"]] == answer["text"] == answer["text"].strip() != ""
 
 
-async def test_no_answer_follows_the_manifests_threshold(client: httpx.AsyncClient, app: Any) -> None:
-    body = {"context": TEXT, "no_answer": True}
+async def test_no_answer_is_said_where_its_score_is_above_the_threshold(client: httpx.AsyncClient, app: Any) -> None:
     engine = app.state.service.registry.engines()[0]
     assert engine.ref.name == "qa"
-    counts = []
-    for threshold in (-1000.0, 1000.0):
-        object.__setattr__(engine.task, "no_answer_threshold", threshold)
-        counts.append(len((await ask(client, **body))["answers"]))
-    always = await ask(client, context=TEXT, no_answer=False)
-
-    assert counts == [0, 1]
-    assert len(always["answers"]) == 1
+    for shift in (-0.5, 0.5):
+        object.__setattr__(engine.task, "confidence", Confidence(no_answer_scale=1e-6, no_answer_shift=shift))
+        score = 1 / (1 + math.exp(-shift))
+        for threshold in (None, 0, score - 0.01, score + 0.01, 1):
+            chosen = {} if threshold is None else {"no_answer_threshold": threshold}
+            body = await ask(client, context=TEXT, no_answer=True, **chosen)
+            assert body["no_answer_score"] == pytest.approx(score, abs=1e-4)
+            assert bool(body["answers"]) == (score <= (0.5 if threshold is None else threshold))
+        assert len((await ask(client, context=TEXT, no_answer=False))["answers"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,13 @@ async def test_no_answer_follows_the_manifests_threshold(client: httpx.AsyncClie
         ({"question": "why " * 100, "context": "ok"}, 422, "question has"),
         ({"question": "ok", "context": "ok", "top_k": 0}, 422, "top_k"),
         ({"question": "ok", "context": "ok", "max_answer_tokens": 0}, 422, "max_answer_tokens"),
+        ({"question": "ok", "context": "ok", "no_answer_threshold": 0.5}, 422, "no_answer: true"),
+        (
+            {"question": "ok", "context": "ok", "no_answer": True, "no_answer_threshold": 1.5},
+            422,
+            "no_answer_threshold",
+        ),
+        ({"question": "ok", "context": "ok", "no_answer": True, "no_answer_threshold": "half"}, 422, "threshold"),
         ({"question": "ok", "documents": ["ok"] * 513}, 413, "513"),
         ({"question": "ok", "context": "ok", "model": "sentiment"}, 409, "text-classification"),
     ],

@@ -37,11 +37,19 @@ def reason_of(**changes: Any) -> str:
 
 
 def test_what_is_written_is_read_again() -> None:
-    manifest = Manifest.model_validate_json(json.dumps(facts(parity={"worst": 1e-6}, no_answer_threshold=-1.5)))
+    manifest = Manifest.model_validate_json(json.dumps(facts(parity={"worst": 1e-6}, no_answer_shift=-1.5)))
 
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
     assert (manifest.name, manifest.version, manifest.temperature) == ("sentiment", 3, 1.0)
     assert manifest.graphs["cpu"].layers == "layers.onnx"
+
+
+def test_the_lead_that_older_versions_hold_is_the_same_decision_as_a_shift() -> None:
+    manifest = Manifest.model_validate_json(json.dumps(facts(no_answer_threshold=-5.25)))
+
+    assert (manifest.no_answer_scale, manifest.no_answer_shift) == (1.0, 5.25)
+    assert "no_answer_threshold" not in manifest.model_dump()
+    assert "no_answer_threshold" in reason_of(no_answer_threshold="high")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from service.errors import InvalidRequest, TextTooLong
+from service.tasks.confidence import Confidence
 from service.tasks.question_answering import EncodedQuestion, QuestionAnswering, Window
 from service.tasks.text import Tokenizer, Tokens
 from service.types import Floats, Ints
@@ -52,10 +53,10 @@ class Searched:
     spans: dict[Span, float]
     null: float
 
-    def score(self, logit: float) -> float:
-        largest = max(self.null, *self.spans.values())
-        terms = [math.exp(value - largest) for value in [self.null, *self.spans.values()]]
-        return math.exp(logit - largest) / math.fsum(terms)
+    def score(self, logit: float, temperature: float = 1.0) -> float:
+        largest = max(self.spans.values())
+        terms = [math.exp((value - largest) / temperature) for value in self.spans.values()]
+        return math.exp((logit - largest) / temperature) / math.fsum(terms)
 
     def best_apart(self, top_k: int) -> list[Span]:
         chosen: list[Span] = []
@@ -66,7 +67,7 @@ class Searched:
         return chosen[:top_k]
 
 
-def search(encoded: EncodedQuestion, logits: Seq[Floats], longest: int, temperature: float = 1.0) -> Searched:
+def search(encoded: EncodedQuestion, logits: Seq[Floats], longest: int) -> Searched:
     """Every span of every window, one after another, as the module's docstring defines their logits.
 
     In single precision, as logits are: two spans must not change places by a rounding.
@@ -75,8 +76,7 @@ def search(encoded: EncodedQuestion, logits: Seq[Floats], longest: int, temperat
     nulls = []
     for window, values in zip(encoded.windows, logits, strict=True):
         begins = window.sequence.ids.tolist().index(SEP) + 1
-        start = [value / np.float32(temperature) for value in values[:, 0]]
-        end = [value / np.float32(temperature) for value in values[:, 1]]
+        start, end = values[:, 0], values[:, 1]
         nulls.append(float(start[0] + end[0]))
         for first in range(window.length):
             for last in range(first, min(window.length, first + longest)):
@@ -101,10 +101,10 @@ def words(count: int) -> str:
 def test_decoding_finds_what_a_plain_search_finds(
     tokenizer: Tokenizer, documents: list[str], seed: int, scale: float, longest: int, top_k: int, temperature: float
 ) -> None:
-    task = make_task(tokenizer, temperature=temperature)
+    task = make_task(tokenizer, confidence=Confidence(temperature))
     encoded = task.encode("ok?", documents)
     logits = random_logits(encoded, seed, scale)
-    searched = search(encoded, logits, longest, temperature)
+    searched = search(encoded, logits, longest)
     (best,) = task.decode(encoded, logits, max_answer_tokens=longest).answers
     result = task.decode(encoded, logits, top_k=top_k, max_answer_tokens=longest)
 
@@ -112,9 +112,10 @@ def test_decoding_finds_what_a_plain_search_finds(
     offsets = encoded.documents[document].offsets
     assert best.document == document
     assert best.text == documents[document][offsets[first, 0] : offsets[last, 1]].strip()
-    assert best.score == pytest.approx(searched.score(searched.spans[document, first, last]), rel=1e-5)
+    assert best.score == pytest.approx(searched.score(searched.spans[document, first, last], temperature), rel=1e-5)
     assert result.answers[0] == best
-    assert result.no_answer_score == pytest.approx(searched.score(searched.null), rel=1e-5)
+    lead = searched.null - max(searched.spans.values())
+    assert result.no_answer_score == pytest.approx(Confidence().no_answer(lead), rel=1e-5)
     assert (result.tokens, result.windows) == (encoded.tokens, len(encoded.windows))
 
 
@@ -260,16 +261,16 @@ def logits_of(start: list[float], end: list[float], null: float = -50.0) -> Floa
     )
 
 
-def test_scores_are_one_softmax_of_all_spans_and_no_answer() -> None:
+def test_scores_are_one_softmax_of_all_spans_and_no_answer_a_logistic_function_of_its_lead() -> None:
     encoded = by_hand(["ab", "c"], [[(0, 1), (1, 2)], [(0, 1)]])
     logits = [logits_of([1.0, 0.5], [0.25, 2.0], null=1.5), logits_of([-1.0], [0.5], null=0.75)]
     result = make_task().decode(encoded, logits, top_k=9)
 
     # "a" 1.25, "b" 2.5, "ab" 3.0, "c" -0.5; "no answer" is the less sure of 1.5 and 0.75.
-    total = sum(map(math.exp, (1.25, 2.5, 3.0, -0.5, 0.75)))
+    total = sum(map(math.exp, (1.25, 2.5, 3.0, -0.5)))
     assert [(a.text, a.document, a.start, a.end) for a in result.answers] == [("ab", 0, 0, 2), ("c", 1, 0, 1)]
     assert [a.score for a in result.answers] == pytest.approx([math.exp(3) / total, math.exp(-0.5) / total])
-    assert result.no_answer_score == pytest.approx(math.exp(0.75) / total)
+    assert result.no_answer_score == pytest.approx(1 / (1 + math.exp(3 - 0.75)))
 
 
 def test_the_question_and_the_frame_are_no_answers() -> None:
@@ -287,7 +288,7 @@ def test_a_span_that_two_windows_see_counts_once_by_its_best_logit() -> None:
     logits = [logits_of([0.0, 1.0], [0.0, 1.0], null=0.0), logits_of([4.0, 0.0], [4.0, 0.0], null=3.0)]
     result = make_task().decode(encoded, logits, max_answer_tokens=1)
 
-    total = sum(map(math.exp, (0.0, 8.0, 0.0, 0.0)))  # a, b, c, no answer
+    total = sum(map(math.exp, (0.0, 8.0, 0.0)))  # a, b, c
     (answer,) = result.answers
     assert answer.text == "b"
     assert answer.score == pytest.approx(math.exp(8) / total)
@@ -314,44 +315,66 @@ def test_white_space_that_is_a_token_is_neither_an_answer_nor_around_one() -> No
 def test_a_document_whose_tokens_are_all_white_space_has_no_answer() -> None:
     encoded = by_hand(["ok", "\x0b"], [[(0, 2)], [(0, 1)]])
     logits = [logits_of([0.0], [0.0]), logits_of([9.0], [9.0])]
+    alone = make_task().decode(by_hand(["\x0b"], [[(0, 1)]]), [logits_of([9.0], [9.0])])
 
     assert [a.text for a in make_task().decode(encoded, logits, top_k=5).answers] == ["ok"]
+    assert (alone.answers, alone.no_answer_score) == ([], 1.0)
 
 
 @pytest.mark.parametrize(
-    ("threshold", "temperature", "answered"),
-    [(0.0, 1.0, False), (1.9, 1.0, False), (2.1, 1.0, True), (1.9, 8.0, False), (2.1, 8.0, True), (-9.0, 1.0, False)],
+    ("shift", "threshold", "answered"),
+    [
+        (0.0, 0.5, False),
+        (-1.9, 0.5, False),
+        (-2.1, 0.5, True),
+        (0.0, 0.87, False),
+        (0.0, 0.89, True),
+        (9.0, 0.5, False),
+    ],
 )
-def test_no_answer_wins_when_it_leads_by_more_than_the_threshold(
-    threshold: float, temperature: float, answered: bool
-) -> None:
-    task = make_task(no_answer_threshold=threshold, temperature=temperature)
+def test_no_answer_wins_when_its_score_is_above_the_threshold(shift: float, threshold: float, answered: bool) -> None:
+    task = make_task(confidence=Confidence(temperature=7.0, no_answer_shift=shift))
     encoded, logits = by_hand(["ab"], [[(0, 1), (1, 2)]]), [logits_of([0.0, 1.0], [0.0, 1.0], null=4.0)]
+    asked = task.decode(encoded, logits, no_answer=True, no_answer_threshold=threshold)
+    unasked = task.decode(encoded, logits)
 
-    assert bool(task.decode(encoded, logits, no_answer=True).answers) is answered
-    assert task.decode(encoded, logits, no_answer=False).answers  # not asked for, "no answer" only has its score
+    assert asked.no_answer_score == unasked.no_answer_score == pytest.approx(1 / (1 + math.exp(-2 - shift)))
+    assert bool(asked.answers) is answered is (asked.no_answer_score <= threshold)
+    assert unasked.answers  # not asked for, "no answer" only has its score
 
 
 @settings(deadline=None, max_examples=50)
-@given(documents=some_documents, seed=seeds, threshold=st.floats(-6, 6), temperature=st.sampled_from([1.0, 0.5, 3.0]))
-def test_the_threshold_is_in_logits_whatever_the_temperature(
-    documents: list[str], seed: int, threshold: float, temperature: float
+@given(
+    documents=some_documents, seed=seeds, scale=st.sampled_from([0.05, 1.0, 4.0]), shift=st.floats(-6, 6),
+    temperature=st.sampled_from([1.0, 0.5, 3.0]), exponent=st.sampled_from([1.0, 2.5, 8.0]),
+)  # fmt: skip
+def test_scores_are_chances_that_leave_room_for_no_answer(
+    documents: list[str], seed: int, scale: float, shift: float, temperature: float, exponent: float
 ) -> None:
-    task = make_task(no_answer_threshold=threshold, temperature=temperature)
+    task = make_task(confidence=Confidence(temperature, exponent, scale, shift))
     encoded = task.encode("ok?", documents)
     logits = random_logits(encoded, seed)
     for values in logits:
         values[0] += 4  # near the best spans, so that both outcomes happen
     searched = search(encoded, logits, 30)
-    answers = task.decode(encoded, logits, no_answer=True).answers
+    doubt = 1 / (1 + math.exp(-scale * (searched.null - max(searched.spans.values())) - shift))
+    asked = task.decode(encoded, logits, no_answer=True, top_k=20)
+    unasked = task.decode(encoded, logits, top_k=20)
 
-    assert bool(answers) == (searched.null - max(searched.spans.values()) <= threshold)
+    assert asked.no_answer_score == unasked.no_answer_score == pytest.approx(doubt, rel=1e-5)
+    assert bool(asked.answers) == (asked.no_answer_score <= 0.5)
+    scores = [answer.score for answer in unasked.answers]
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) <= 1 + 1e-9
+    assert all(0 <= score <= 1 for score in scores)
+    if asked.answers:
+        assert [answer.score for answer in asked.answers] == pytest.approx([(1 - doubt) * score for score in scores])
 
 
 def test_temperature_changes_scores_and_not_answers() -> None:
     encoded = make_task().encode("ok?", [words(30), words(20)])
     logits = random_logits(encoded, seed=1)
-    cold, hot = (make_task(temperature=t).decode(encoded, logits, top_k=5) for t in (1.0, 5.0))
+    cold, hot = (make_task(confidence=Confidence(t)).decode(encoded, logits, top_k=5) for t in (1.0, 5.0))
 
     assert [(a.document, a.text, a.start) for a in cold.answers] == [(a.document, a.text, a.start) for a in hot.answers]
     assert hot.answers[0].score < cold.answers[0].score
@@ -363,7 +386,7 @@ def test_huge_logits_overflow_nowhere() -> None:
     )
 
     assert [(answer.text, answer.score) for answer in result.answers] == [("ab", 1.0)]
-    assert result.no_answer_score == 0.0
+    assert result.no_answer_score == pytest.approx(0.0)
 
 
 @settings(deadline=None, max_examples=30)

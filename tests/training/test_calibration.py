@@ -1,6 +1,5 @@
 """What is fitted makes scores mean what they say."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,32 +11,9 @@ from service.errors import DataError
 from service.runtime.providers import choose
 from service.serving.loading import LoadOptions, load
 from service.tasks.classification import Classification, activate
-from service.training.calibration import Judged, _least, best_threshold, calibrate, fit_scale
+from service.training.calibration import Judged, calibrate, fit_scale
 from service.training.scores import calibration_error, reliability
 from tests.training.test_run import write_questions
-
-leads = st.lists(st.tuples(st.floats(-20, 20), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=40)
-
-
-@given(leads)
-def test_no_other_threshold_is_better(cases: list[tuple[float, float, float]]) -> None:
-    ahead, answered, silent = ([case[i] for case in cases] for i in range(3))
-    threshold, score = best_threshold(ahead, answered, silent)
-
-    def mean(limit: float) -> float:
-        return sum(s if lead > limit else a for lead, a, s in cases) / len(cases)
-
-    # Leads that are equal fall on one side together, so the fitted score is an upper bound that ties may miss.
-    tried = [mean(limit) for limit in (-21.0, 21.0, *(lead - 1e-9 for lead in ahead), *ahead)]
-    assert score >= max(tried) - 1e-9
-    distinct = sorted(ahead)
-    if all(b - a > 1e-6 for a, b in itertools.pairwise(distinct)):
-        assert mean(threshold) == pytest.approx(score)
-
-
-@pytest.mark.parametrize("place", [-3.9, 0.0, 1.7, 5.0])
-def test_the_least_of_a_valley_is_found(place: float) -> None:
-    assert _least(lambda x: (x - place) ** 2, -4, 5) == pytest.approx(place, abs=1e-3)
 
 
 @pytest.mark.parametrize(("temperature", "evidence"), [(0.7, 0.0), (1.8, 0.6), (3.0, 1.0)])

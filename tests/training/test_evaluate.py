@@ -40,7 +40,7 @@ class Oracle:
         return [Scored([(label, score), (other[label], 1 - score)], tokens) for label, score, tokens in self.given]
 
     def answer(self, questions: list[Question], *, no_answer: bool) -> list[Reply]:
-        return [Reply(text, tokens) for text, tokens in self.given]
+        return [Reply(*given) for given in self.given]
 
 
 def rows(path: Path) -> str:
@@ -72,10 +72,13 @@ def test_a_readers_figures_with_questions_that_have_no_answer(tmp_path: Path) ->
     ]
     path = tmp_path / "dev.json"
     path.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [{"context": context, "qas": qas}]}]}))
-    oracle = Oracle("question-answering", ("the river", 20), ("", 20), ("", 20), ("Nobody", 90))
+    given = ("the river", 20, 0.8, 0.1), ("", 20, 0.0, 0.7), ("", 20, 0.0, 0.9), ("Nobody", 90, 0.6, 0.2)
+    oracle = Oracle("question-answering", *given)
     report = evaluate(oracle, Request(str(path)))  # type: ignore[arg-type]
 
     assert (report["exact_match"], report["f1"], report["said_no_answer"]) == (50.0, 50.0, 0.5)
+    assert report["calibration_error"] == pytest.approx((0.2 + 0.6) / 2)  # 0.8 is right, 0.6 is not
+    assert report["no_answer_by_answer"]["has an answer"] == {"examples": 2, "score": 0.5}
     assert report["f1_by_answer"]["has none"] == {"examples": 2, "score": 50.0}
     assert report["f1_by_tokens"]["up to 128"] == {"examples": 1, "score": 0.0}
 
@@ -107,7 +110,7 @@ def test_a_version_is_evaluated_calibrated_and_published_again(
     assert read_manifest(root / "sentiment" / "1").temperature == 1.0
 
 
-def test_a_reader_gets_its_threshold(root: Path, tmp_path: Path) -> None:
+def test_a_reader_gets_its_confidence(root: Path, tmp_path: Path) -> None:
     path = write_questions(tmp_path / "q.json")
     data = json.loads(path.read_text())
     for article in data["data"][::2]:
@@ -116,7 +119,8 @@ def test_a_reader_gets_its_threshold(root: Path, tmp_path: Path) -> None:
 
     assert main(["evaluate", str(root / "qa" / "1"), str(path), "--calibrate", "--device", "cpu"]) == 0
     fitted = read_manifest(root / "qa" / "2")
-    assert fitted.calibration["f1"] >= 50.0
+    assert set(fitted.calibration["said_no_answer"]) == {"has an answer", "has none"}
+    assert fitted.calibration["calibration_error_after"] <= fitted.calibration["calibration_error_before"] + 0.02
     found = evaluate(Local(load(root / "qa" / "2", LoadOptions(choose("cpu"), budget=256))), Request(str(path)))
     assert found["f1"] == pytest.approx(fitted.calibration["f1"], abs=0.1)
 
