@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_models(commands.add_parser("models", help="list the model repository and check its files"))
     converting.add_convert(commands.add_parser("convert", help="convert a Hugging Face ALBERT checkpoint"))
     converting.add_verify(commands.add_parser("verify", help="compare a version with its checkpoint"))
-    converting.add_export(commands.add_parser("export", help="a Hugging Face checkpoint out of a version"))
+    converting.add_export(commands.add_parser("export", help="a model as a checkpoint, ONNX, PyTorch or Triton"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="score a version or a service, calibrate, fit exits"))
     benching.add_bench(commands.add_parser("bench", help="load a running service and measure it"))
     training.add_train(commands.add_parser("train", help="fine-tune an ALBERT checkpoint"))

@@ -12,6 +12,7 @@ from service.errors import DataError
 if TYPE_CHECKING:
     from service.serving.engine import Engine
 
+FORMATS = ("checkpoint", "onnx", "torch", "triton")
 PRECISIONS = ("fp32", "fp16", "int8", "auto")
 
 
@@ -42,15 +43,21 @@ def add_publishing(parser: argparse.ArgumentParser) -> None:
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("version", type=Path, help="folder of the version, such as model_repo/qa/1")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument(
+        "source", help="NAME or NAME/VERSION in the repository, the folder of a version or a checkpoint, or a hub id"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="checkpoint", help="what to write [checkpoint]")
+    parser.add_argument("--out", type=Path, required=True, help="folder that is empty or not there")
+    parser.add_argument("--name", help="name of Triton's model [the source's]")
+    add_repository(parser)
     parser.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
-    from service.conversion.export import export
+    from service.conversion.formats import export
 
-    export(options.version, options.out)
+    report = export(options.source, options.format, options.out, options.model_repo, options.name)
+    print(json.dumps(report, indent=1))
     print(options.out)
     return 0
 

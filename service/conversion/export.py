@@ -3,46 +3,77 @@
 Nothing is lost: a version stores the weights as the checkpoint had them, and the graphs only name them.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import tokenizers
 import torch
 from safetensors.torch import save_file
 
 from service.conversion.weights import FILE, LINEAR, NORM
 from service.errors import CheckpointError
 from service.repository.manifest import Manifest
-from service.repository.store import check_files, read_manifest
+from service.repository.store import check_files, read_manifest, staging
 
 Array = npt.NDArray[Any]
 CLASSES = {
     "text-classification": ("AlbertForSequenceClassification", "classifier"),
     "question-answering": ("AlbertForQuestionAnswering", "qa_outputs"),
 }
+COMMON = {"pad_token": ("<pad>", "[PAD]"), "unk_token": ("<unk>", "[UNK]"), "mask_token": ("[MASK]",)}
 
 
-def export(folder: Path, out: Path) -> None:
-    """Write the version in ``folder`` to ``out``.  RepositoryError where it is damaged; CheckpointError where ``out``
-    holds something already."""
-    if out.exists() and any(out.iterdir()):
+def export_version(version: Path, out: Path) -> dict[str, Any]:
+    """Write the checkpoint of the version in the folder ``version`` to ``out``, and report.
+
+    RepositoryError where the version is damaged; CheckpointError where ``out`` holds something already.
+    """
+    manifest = read_manifest(version)
+    check_files(version, manifest)
+    with placed(out) as folder:
+        tensors = checkpoint_tensors(read_arrays(version, manifest), manifest)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        facts = manifest.tokenizer
+        special = {"cls_token": facts.cls_token, "sep_token": facts.sep_token}
+        tokenizer = (version / facts.file).read_text(encoding="utf-8")
+        write_tokenizer(tokenizer, special, manifest.max_length, folder)
+        if "training" in manifest.provenance:
+            _write(folder / "training.json", manifest.provenance["training"])
+        shape = {key: value for key, value in manifest.architecture.items() if key != "class"}
+        write_config(CLASSES[manifest.task][0], shape, manifest.labels, manifest.problem_type, folder)
+        return {"bytes": bytes_of(folder), "compared_with": "itself: a version holds the weights of its checkpoint"}
+
+
+@contextlib.contextmanager
+def placed(out: Path) -> Iterator[Path]:
+    """A folder to write in, whose files go to ``out`` if all went well; CheckpointError where ``out`` is not empty.
+
+    It lies in ``out``, which may be a disk of its own.
+    """
+    existed = out.exists()
+    if existed and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} is not empty: give another --out")
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
-    out.mkdir(parents=True, exist_ok=True)
-    tensors = checkpoint_tensors(read_arrays(folder, manifest), manifest)
-    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
-    shutil.copy(folder / manifest.tokenizer.file, out / "tokenizer.json")
-    special = {"cls_token": manifest.tokenizer.cls_token, "sep_token": manifest.tokenizer.sep_token}
-    _write(out / "special_tokens_map.json", special)
-    if "training" in manifest.provenance:
-        _write(out / "training.json", manifest.provenance["training"])
-    _write(out / "config.json", _config(manifest))  # last: nothing takes the folder for a checkpoint before
+    try:
+        with staging(out) as folder:
+            yield folder
+            # config.json last: nothing takes the folder for a whole one before.
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(out / path.name)
+    except BaseException:  # an interrupt leaves nothing either
+        if not existed:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def bytes_of(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def read_arrays(folder: Path, manifest: Manifest) -> dict[str, Array]:
@@ -103,18 +134,34 @@ def _layer(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return found
 
 
-def _config(manifest: Manifest) -> dict[str, Any]:
-    name, _ = CLASSES[manifest.task]
-    shape = {key: value for key, value in manifest.architecture.items() if key != "class"}
-    config = {"model_type": "albert", "architectures": [name]} | shape
-    if manifest.task == "text-classification":
-        labels = {str(index): label for index, label in enumerate(manifest.labels)}
-        numbers = {label: index for index, label in enumerate(manifest.labels)}
-        config |= {"id2label": labels, "label2id": numbers}
+def write_tokenizer(content: str, special: Mapping[str, str], longest: int, folder: Path) -> None:
+    """``tokenizer.json`` and the file that lets ``AutoTokenizer`` read it as it is, whatever kind it is of."""
+    (folder / "tokenizer.json").write_text(content, encoding="utf-8")
+    _write(folder / "special_tokens_map.json", special)
+    vocabulary = tokenizers.Tokenizer.from_str(content).get_vocab()
+    named = {
+        field: token for field, tokens in COMMON.items() for token in tokens if token in vocabulary
+    }  # what a batch is padded with, among others
+    facts = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": longest,
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    }
+    _write(folder / "tokenizer_config.json", facts | named | dict(special))
+
+
+def write_config(
+    architecture: str, facts: Mapping[str, Any], labels: Sequence[str], problem_type: str | None, folder: Path
+) -> None:
+    """``config.json`` with the numbers of the model, and the labels by index."""
+    config = {"model_type": "albert", "architectures": [architecture]} | dict(facts)
+    if labels:
+        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
         # transformers refuses this type for one label alone; without one it is read as it is served.
-        if len(labels) > 1 or manifest.problem_type != "single_label_classification":
-            config["problem_type"] = manifest.problem_type
-    return config
+        if len(labels) > 1 or problem_type != "single_label_classification":
+            config["problem_type"] = problem_type
+    _write(folder / "config.json", config)
 
 
 def _write(path: Path, content: object) -> None:

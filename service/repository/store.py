@@ -60,6 +60,23 @@ def versions(root: Path) -> dict[str, list[int]]:
     return look(root).models
 
 
+def find_version(source: str, root: Path) -> Path | None:
+    """The folder of the version that ``source`` names: the folder itself, or NAME or NAME/VERSION in ``root``.
+
+    None where it names none; RepositoryError where ``root`` has the model but not the version.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder if (folder / MANIFEST).exists() else None
+    name, _, number = source.partition("/")
+    numbers = versions(root).get(name, []) if root.is_dir() else []
+    if not numbers or not (number.isdecimal() or not number):
+        return None
+    if number and int(number) not in numbers:
+        raise RepositoryError(f"{root}: {name} has no version {number}; it has {', '.join(map(str, numbers))}")
+    return root / name / (number or str(numbers[-1]))
+
+
 def fingerprint(folder: Path) -> Fingerprint:
     """What tells whether a file of the version in ``folder`` changed, was replaced, came or went."""
     try:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from service.conversion.checkpoint import read_checkpoint
-from service.conversion.export import export
+from service.conversion.export import export_version
 from service.conversion.pipeline import Options, convert
 from service.conversion.vocabulary import TokenizerFiles
 from service.errors import CheckpointError
@@ -306,7 +306,7 @@ def test_one_label_is_taken_with_any_type_and_comes_back_from_an_export(tmp_path
     """transformers itself refuses to make the first of these configurations."""
     folder = changed(save_checkpoint(tmp_path / "one", num_labels=1), problem_type="single_label_classification")
     published = convert(str(folder), tmp_path / "repo", Options("one"))
-    export(published, tmp_path / "back")
+    export_version(published, tmp_path / "back")
 
     back = read_checkpoint(str(tmp_path / "back"))
     assert (back.labels, back.problem_type) == (["LABEL_0"], "single_label_classification")

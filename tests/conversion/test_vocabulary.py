@@ -19,21 +19,7 @@ from tests.conftest import ROOT
 from tests.tokenizer_texts import kinds, plain
 
 REAL = ROOT.parent / "shared" / "data" / "vocab"
-SYMBOLS = ["(", ")", '"', "-", ".", "–", "£", "€"]  # ALBERT's user-defined ones
 WORDS = ("[CLS]", "[SEP]", "[MASK]", "<unk>", "<pad>")  # a text that holds one is another matter
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SentencePiece model of ALBERT's kind."""
-    folder = tmp_path_factory.mktemp("spiece")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text.lower() for text in plain()), model_prefix=str(folder / "spiece"),
-        vocab_size=1200, model_type="unigram", normalization_rule_name="nmt_nfkc", character_coverage=0.9995,
-        pad_piece="<pad>", unk_piece="<unk>", control_symbols=["[CLS]", "[SEP]", "[MASK]"], pad_id=0, unk_id=1,
-        user_defined_symbols=SYMBOLS, hard_vocab_limit=False, minloglevel=2, bos_id=-1, eos_id=-1,
-    )  # fmt: skip
-    return folder / "spiece.model"
 
 
 def built(folder: Path, model: Path, **config: bool) -> tuple[Tokenizer, Preparation]:
