@@ -27,7 +27,12 @@ serve: $(BIN)/.serving  ## the service with the default models
 BOTH_WAYS = tests/conversion tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
 
-test: $(BIN)/.everything  ## all tests
+# The last transformers with a question answering pipeline, over our torch: what /qa is compared with.
+$(VENV)-transformers4/.done: $(BIN)/.everything
+	$(BIN)/pip install -q --no-deps --target $(VENV)-transformers4 'transformers==4.57.*' 'tokenizers>=0.22,<0.23' \
+	  'huggingface-hub<1.0' && touch $@
+
+test: $(BIN)/.everything $(VENV)-transformers4/.done  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --cpu-features none $(BOTH_WAYS)
 
@@ -62,7 +67,7 @@ gpu-check: $(BIN)/.everything  ## on a GPU host: answers as the CPU's, every ope
 	$(BIN)/python benchmarks/device.py --device cuda --out runs/gpu
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-transformers4 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 models: $(BIN)/.everything  ## train and publish the shipped models: about two hours on two CPU cores with bfloat16
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA)

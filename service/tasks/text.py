@@ -129,7 +129,10 @@ def _hidden(piece: str, special: set[str]) -> str:
 
 
 def cut_pair(first: Ints, second: Ints, room: int) -> tuple[Ints, Ints]:
-    """Both texts cut at their ends to ``room`` tokens together: the longer one loses first."""
-    half = room // 2
+    """Both texts cut at their ends to ``room`` tokens together, as transformers' ``longest_first`` cuts them.
+
+    The longer one loses first; where both lose, an odd token stays with the longer, the second of two as long.
+    """
+    half = room // 2 if len(first) <= len(second) else room - room // 2
     keep_second = min(len(second), max(room - half, room - len(first)))
     return first[: room - keep_second], second[:keep_second]

@@ -13,6 +13,7 @@ import pytest
 import sentencepiece
 import tokenizers
 from hypothesis import given, settings, strategies as st
+from tokenizers import processors
 
 from service.conversion.texts import SENTENCES
 from service.conversion.vocabulary import TokenizerFiles, tokenizer_json
@@ -266,6 +267,18 @@ def test_the_longer_of_a_pair_loses_first(first: int, second: int, room: int) ->
         assert len(a) >= len(b) - 1
     if len(b) < second:
         assert len(b) >= len(a) - 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(first=lengths, second=lengths, room=lengths)
+def test_a_pair_is_cut_as_the_tokenizers_library_cuts_it(first: int, second: int, room: int) -> None:
+    library = word_pieces()
+    library.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    library.enable_truncation(max_length=max(1, room), strategy="longest_first")
+    theirs = library.encode("ok " * first, "ok " * second).type_ids
+    a, b = cut_pair(np.arange(first, dtype=np.int32), np.arange(second, dtype=np.int32), max(1, room))
+
+    assert (len(a), len(b)) == (theirs.count(0), theirs.count(1))
 
 
 @settings(deadline=None, max_examples=50)
