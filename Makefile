@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test check fmt chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
 
 $(BIN)/.serving: pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
@@ -38,6 +38,9 @@ test: $(BIN)/.everything $(VENV)-transformers4/.done  ## all tests
 
 check: $(BIN)/.everything  ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+checkpoints-check: $(BIN)/.everything  ## odd checkpoints of every kind, converted or refused; ids and logits compared
+	$(BIN)/python -m tests.odd_checkpoints $(ARGS)
 
 MINUTES ?= 10
 chaos: $(BIN)/.everything  ## load while one fault after the other is injected; ends with a table of what was lost

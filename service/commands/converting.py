@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from service.commands.serving import add_repository
 from service.errors import DataError
 
 if TYPE_CHECKING:
+    from service.conversion.checkpoint import Checkpoint
     from service.serving.engine import Engine
 
 FORMATS = ("checkpoint", "onnx", "torch", "triton")
@@ -69,7 +70,11 @@ def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
     check_publishing(name, options)
     gate = Gate(options.gate_points, gate_scores(options.gate)) if options.gate else None
     chosen = Options(name, options.task, options.window, options.overlap, options.licence, options.precision, gate)
-    print(convert(checkpoint, options.model_repo, chosen, measures(options)))
+
+    def check(read: "Checkpoint") -> None:
+        check_files(options, read.task, read.labels)
+
+    print(convert(checkpoint, options.model_repo, chosen, measures(options), check))
     return 0
 
 
@@ -85,6 +90,25 @@ def check_publishing(name: str, options: argparse.Namespace) -> None:
         names = [name_of(source) for source in sources]
         if len(set(names)) < len(names):
             raise DataError(f"two files have one name ({', '.join(names)}), and figures go by it: rename one of them")
+
+
+def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], written: Collection[Path] = ()) -> None:
+    """Every file that the model is to be measured or fitted on, but those that are ``written`` meanwhile.
+
+    DataError names flag and file.
+    """
+    from service.training import splits
+    from service.training.checked_files import check_both_kinds, check_examples
+
+    exits = "--exits-on" if "teach_exits" in options else "--exits"  # train has another --exits
+    flags = {"--gate": options.gate, "--calibrate": options.calibrate, "--evaluate": options.evaluate}
+    flags[exits] = [options.exits] if options.exits else []
+    for flag, sources in flags.items():
+        for source in sources:
+            if splits.path_of(source) not in written:
+                check_examples(flag, source, task, labels)
+    if options.calibrate and task == "question-answering":
+        check_both_kinds("--calibrate", options.calibrate)
 
 
 def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str, Any]]]:

@@ -1,11 +1,16 @@
 """``train``, ``pretrain``, and the two that make a checkpoint to start from: ``shrink-bert``, ``share-layer``."""
 
 import argparse
+import contextlib
 import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.commands.converting import add_publishing, check_publishing, publish
+from service.commands.converting import add_publishing, check_files, check_publishing, publish
+from service.errors import QualityError
 
 if TYPE_CHECKING:
     from service.training.finetune import Recipe
@@ -17,7 +22,9 @@ TASKS = ("text-classification", "question-answering")
 def add_train(parser: argparse.ArgumentParser) -> None:
     source = "FILE[:K/N]"
     parser.add_argument("--task", choices=TASKS, required=True)
-    parser.add_argument("--init", type=Path, required=True, help="folder of the ALBERT checkpoint to start from")
+    parser.add_argument(
+        "--init", required=True, help="ALBERT checkpoint to start from: a folder or a hub id, as convert"
+    )
     parser.add_argument("--train", action="append", required=True, metavar=source, help="examples to learn from")
     parser.add_argument("--dev", metavar=source, help="examples to stop by; without it some are held out")
     parser.add_argument("--hold-out", type=_above_zero, default=0.1, help="the share that is held out then [0.1]")
@@ -30,7 +37,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--word-swap", type=float, default=0.0, help="chance of a word to change places [0]")
     parser.add_argument("--unanswerable", type=float, default=0.0, help="questions on other paragraphs, a share [0]")
     parser.add_argument("--exits", action="store_true", help="teach the head at every depth", dest="teach_exits")
-    parser.add_argument("--teacher", type=Path, help="a fine-tuned checkpoint to distil from")
+    parser.add_argument("--teacher", help="a fine-tuned checkpoint to distil from, as --init")
     parser.add_argument("--hints", type=float, default=1.0, help="weight of the teacher's hidden states [1]")
     _recipe_flags(parser, batch_tokens=2048, learning_rate=5e-5)
     parser.add_argument("--publish", metavar="NAME", help="convert the result into the repository; see convert")
@@ -87,22 +94,57 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 
 def _train(options: argparse.Namespace) -> int:
+    with _preparing() as prepared:
+        init, teacher = prepared(options.init), prepared(options.teacher) if options.teacher else None
+        if options.publish:
+            _check(options, init)
+        return _trained(options, _job(options, init, teacher))
+
+
+def _trained(options: argparse.Namespace, job: "Job") -> int:
     from service.training.run import train_classifier, train_reader
 
-    if options.publish:
-        check_publishing(options.publish, options)
-    train = train_reader if options.task == "question-answering" else train_classifier
-    score = train(_job(options))
-    print(f"best score {score:.4f}; checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
+    done = train_reader(job) if options.task == "question-answering" else train_classifier(job)
+    print(f"best score {done.score:.4f}; checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
+    if done.learnt_nothing:
+        told = f"it is no better than always saying the commonest label ({done.commonest:.4f})"
+        if options.publish:
+            raise QualityError(f"{options.out}: {told}, so it is not published; the checkpoint stays there")
+        print(f"{told}: try another learning rate, more epochs, or --class-weights balanced", file=sys.stderr)
     return publish(str(options.out), options.publish, options) if options.publish else 0
 
 
-def _job(options: argparse.Namespace) -> "Job":
+@contextlib.contextmanager
+def _preparing() -> Iterator[Callable[[str], Path]]:
+    """Gives a checkpoint, named by its folder or hub id, in the form that training loads, as long as it is needed."""
+    from service.conversion.initial import prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield lambda source: prepare(source, Path(tempfile.mkdtemp(dir=folder)))
+
+
+def _check(options: argparse.Namespace, init: Path) -> None:
+    """What --publish would say of its flags when the training is over, said before it."""
+    from service.conversion.checkpoint import read_config
+    from service.conversion.pipeline import windows
+    from service.conversion.shape import read_shape
+    from service.training import splits
+
+    check_publishing(options.publish, options)
+    longest = read_shape(*read_config(init)).max_position_embeddings
+    windows(options.task, longest, options.window, options.overlap)
+    reading = options.task == "question-answering"
+    labels = set() if reading else {row.label for source in options.train for row in splits.labelled(source)}
+    held_out = () if reading or options.dev else [options.out / name for name in ("dev.jsonl", "test.jsonl")]
+    check_files(options, options.task, sorted(labels), held_out)
+
+
+def _job(options: argparse.Namespace, init: Path, teacher: Path | None) -> "Job":
     from service.training.augment import Augmentation
     from service.training.run import Job
 
     return Job(
-        init=options.init,
+        init=init,
         train=options.train,
         out=options.out,
         dev=options.dev,
@@ -110,7 +152,7 @@ def _job(options: argparse.Namespace) -> "Job":
         epochs=options.epochs,
         longest=options.max_length,
         dropout=options.dropout,
-        teacher=options.teacher,
+        teacher=teacher,
         exits=options.teach_exits,
         hints=options.hints,
         balanced=options.class_weights == "balanced",
@@ -125,7 +167,7 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
         "texts", type=Path, nargs="+", help="plain text: a paragraph a line, an empty line between documents"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; a killed run goes on there")
-    parser.add_argument("--init", type=Path, help="go on from this checkpoint, with its vocabulary and shape")
+    parser.add_argument("--init", help="go on from this checkpoint, with its vocabulary and shape; a folder or hub id")
     parser.add_argument("--length", type=int, default=256, help="tokens in a sequence [256]")
     parser.add_argument("--masked", type=float, default=0.15, help="share of the words; 0 learns the order only [0.15]")
     parser.add_argument("--pairs", type=int, default=0, help="write so many of the text to train.jsonl, for train")
@@ -154,18 +196,20 @@ def _pretrain(options: argparse.Namespace) -> int:
 
     shape = Shape(**{field.name: getattr(options, field.name) for field in fields(Shape)})
     recipe = replace(_recipe(options), steps=options.steps)
-    plan = Plan(
-        options.texts,
-        options.out,
-        options.init,
-        shape,
-        options.length,
-        options.masked,
-        int(options.max_tokens),
-        options.pairs,
-        recipe,
-    )
-    print(", ".join(f"held-out {name} {value}" for name, value in pretrain(plan).items()))
+    with _preparing() as prepared:
+        plan = Plan(
+            options.texts,
+            options.out,
+            prepared(options.init) if options.init else None,
+            shape,
+            options.length,
+            options.masked,
+            int(options.max_tokens),
+            options.pairs,
+            recipe,
+        )
+        found = pretrain(plan)
+    print(", ".join(f"held-out {name} {value}" for name, value in found.items()))
     print(f"checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
     return 0
 
@@ -189,7 +233,7 @@ def _shrink(options: argparse.Namespace) -> int:
 
 
 def add_share(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder of an ALBERT checkpoint")
+    parser.add_argument("source", help="an ALBERT checkpoint: a folder or a hub id")
     parser.add_argument("--out", type=Path, required=True, help="folder of the student")
     parser.add_argument("--group", type=int, default=2, help="the group whose layer is shared by all, from 0 [2]")
     parser.add_argument("--layers", type=int, help="how often it runs [as many layers as the source has]")
@@ -200,6 +244,7 @@ def add_share(parser: argparse.ArgumentParser) -> None:
 def _share(options: argparse.Namespace) -> int:
     from service.training.share import Form, share_layer
 
-    share_layer(options.source, options.out, Form(options.group, options.layers, options.embedding_size))
+    with _preparing() as prepared:
+        share_layer(prepared(options.source), options.out, Form(options.group, options.layers, options.embedding_size))
     print(options.out)
     return 0

@@ -75,6 +75,10 @@ class Graph:
     def scalar(self, name: str, value: int) -> str:
         return self._constant(name, TensorProto.INT64, [], [value])
 
+    def number(self, name: str, value: float) -> str:
+        """A scalar in the precision of the target."""
+        return self._constant(name, self.float, [], [value])
+
     def dense(self, x: str, name: str) -> str:
         """``x`` times a matrix, plus its bias."""
         if self._in_eight_bits(name):

@@ -56,15 +56,11 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
     CheckpointError says what is missing, what cannot be converted, or which file and field contradicts what.
     """
     folder = locate(source)
-    google = tensorflow.is_tensorflow(folder)
-    path, config = (tensorflow.config_file(folder), tensorflow.read_config(folder)) if google else _config(folder)
+    path, config = read_config(folder)
     shape = read_shape(path, config)
     architecture = _architecture(path, config, task)
-    stored = tensorflow.read_tensors(folder) if google else read_weights(folder)
-    weights = {_name(name): value for name, value in stored.items()}
-    check_weights(
-        tensorflow.weights_file(folder) if google else weights_file(folder), path, weights, shape, HEADS[architecture]
-    )
+    file, weights = read_named_weights(folder)
+    check_weights(file, path, weights, shape, HEADS[architecture])
     labels, problem_type = _labels(path, architecture, config, weights)
     files = TokenizerFiles.read(folder)
     tokenizer = tokenizer_json(files)
@@ -89,7 +85,10 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
     )
 
 
-def _config(folder: Path) -> tuple[Path, dict[str, Any]]:
+def read_config(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file of the configuration, and what it says in transformers' terms.  CheckpointError if it is no ALBERT."""
+    if tensorflow.is_tensorflow(folder):
+        return tensorflow.config_file(folder), tensorflow.read_config(folder)
     path = folder / "config.json"
     if not path.exists():
         raise CheckpointError(f"{folder}: no config.json in it, so it is not a Hugging Face checkpoint")
@@ -97,6 +96,14 @@ def _config(folder: Path) -> tuple[Path, dict[str, Any]]:
     if config.get("model_type") != "albert":
         raise CheckpointError(f"{path}: model_type is {config.get('model_type')!r}; only 'albert' can be converted")
     return path, config
+
+
+def read_named_weights(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
+    """The file of the weights, and all of them by their names without prefix, as they are stored."""
+    google = tensorflow.is_tensorflow(folder)
+    stored = tensorflow.read_tensors(folder) if google else read_weights(folder)
+    file = tensorflow.weights_file(folder) if google else weights_file(folder)
+    return file, {_name(name): value for name, value in stored.items()}
 
 
 def _architecture(path: Path, config: dict[str, Any], task: str | None) -> str:

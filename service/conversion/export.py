@@ -45,7 +45,7 @@ def export_version(version: Path, out: Path) -> dict[str, Any]:
         tokenizer = (version / facts.file).read_text(encoding="utf-8")
         write_tokenizer(tokenizer, special, manifest.max_length, folder)
         if "training" in manifest.provenance:
-            _write(folder / "training.json", manifest.provenance["training"])
+            write_json(folder / "training.json", manifest.provenance["training"])
         shape = {key: value for key, value in manifest.architecture.items() if key != "class"}
         write_config(CLASSES[manifest.task][0], shape, manifest.labels, manifest.problem_type, folder)
         return {"bytes": bytes_of(folder), "compared_with": "itself: a version holds the weights of its checkpoint"}
@@ -137,7 +137,7 @@ def _layer(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def write_tokenizer(content: str, special: Mapping[str, str], longest: int, folder: Path) -> None:
     """``tokenizer.json`` and the file that lets ``AutoTokenizer`` read it as it is, whatever kind it is of."""
     (folder / "tokenizer.json").write_text(content, encoding="utf-8")
-    _write(folder / "special_tokens_map.json", special)
+    write_json(folder / "special_tokens_map.json", special)
     vocabulary = tokenizers.Tokenizer.from_str(content).get_vocab()
     named = {
         field: token for field, tokens in COMMON.items() for token in tokens if token in vocabulary
@@ -147,7 +147,7 @@ def write_tokenizer(content: str, special: Mapping[str, str], longest: int, fold
         "model_max_length": longest,
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
-    _write(folder / "tokenizer_config.json", facts | named | dict(special))
+    write_json(folder / "tokenizer_config.json", facts | named | dict(special))
 
 
 def write_config(
@@ -161,8 +161,8 @@ def write_config(
         # transformers refuses this type for one label alone; without one it is read as it is served.
         if len(labels) > 1 or problem_type != "single_label_classification":
             config["problem_type"] = problem_type
-    _write(folder / "config.json", config)
+    write_json(folder / "config.json", config)
 
 
-def _write(path: Path, content: object) -> None:
+def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

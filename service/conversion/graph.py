@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from service.conversion.activations import activated
 from service.conversion.builder import MICROSOFT, Graph, Target
-from service.conversion.shape import EXACT_GELU, Shape
+from service.conversion.shape import Shape
 from service.conversion.weights import WeightFile
 
 PARTS = ("embed", "layers", "head")
@@ -126,7 +127,7 @@ def _layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
     """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden)."""
     attended = _attention(graph, shape, name, x)
     x = _projected(graph, shape, attended, f"{name}.out", x, f"{name}.attention_norm")
-    active = _activated(graph, shape.hidden_act, x, f"{name}.up")
+    active = activated(graph, shape.hidden_act, x, f"{name}.up")
     return _projected(graph, shape, active, f"{name}.down", x, f"{name}.norm")
 
 
@@ -163,20 +164,6 @@ def _projected(graph: Graph, shape: Shape, x: str, matrix: str, skip: str, norm:
     # On the CPU the one operator takes five times as long as these two (benchmarks/operators.py).
     total = graph.add("Add", graph.dense(x, matrix), skip)
     return graph.add("LayerNormalization", total, scale, shift, epsilon=shape.layer_norm_eps, axis=-1)
-
-
-def _activated(graph: Graph, kind: str, x: str, matrix: str) -> str:
-    """activation(x matrix + bias)"""
-    if kind == "relu":
-        return graph.add("Relu", graph.dense(x, matrix))
-    if kind in ("silu", "swish"):
-        total = graph.dense(x, matrix)
-        return graph.add("Mul", total, graph.add("Sigmoid", total))
-    exact = kind in EXACT_GELU
-    if graph.device == "cuda":
-        fused = "BiasGelu" if exact else "FastGelu"
-        return graph.add(fused, graph.matmul(x, matrix), graph.weight(f"{matrix}.bias"), domain=MICROSOFT)
-    return graph.add("Gelu", graph.dense(x, matrix), approximate="none" if exact else "tanh")
 
 
 def _head(graph: Graph, network: Network) -> onnx.GraphProto:

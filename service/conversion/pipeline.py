@@ -24,6 +24,7 @@ from service.serving.engine import Engine
 
 SHORTEST, SHORTEST_READING = 8, 32  # tokens of a window: a question and a document must find room
 Measure = Callable[[Engine], dict[str, Any]]
+Check = Callable[[Checkpoint], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,15 @@ class Options:
     gate: Gate | None = None
 
 
-def convert(source: str, root: Path, options: Options, measures: Sequence[Measure] = ()) -> Path:
+def convert(
+    source: str, root: Path, options: Options, measures: Sequence[Measure] = (), check: Check | None = None
+) -> Path:
     """Convert ``source`` and publish it under ``root``; returns the new version's folder.
 
     CheckpointError where it cannot be converted, ParityError where the result does not answer as the original,
     QualityError where the precision that was asked for does not pass its gate.  Nothing is published then.
-    ``measures`` look at the result, one after the other; what each returns goes into the manifest.
+    ``check`` looks at the checkpoint before the work; ``measures`` look at the result, one after the other, and what
+    each returns goes into the manifest.
     """
     check_wish(options.precision, gated=options.gate is not None)
     with staging(root) as folder, tqdm(total=6 + len(measures), desc="reading", unit=" steps") as bar:
@@ -57,6 +61,9 @@ def convert(source: str, root: Path, options: Options, measures: Sequence[Measur
             bar.update()
 
         checkpoint = read_checkpoint(source, options.task)
+        windows(checkpoint.task, checkpoint.shape.max_position_embeddings, options.window, options.overlap)
+        if check:
+            check(checkpoint)
         step("writing weights")
         network = write_weights(checkpoint, folder)
         step("writing graphs")

@@ -8,7 +8,8 @@ from service.errors import CheckpointError
 
 EXACT_GELU = ("gelu", "gelu_python")
 TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate")  # one function, written in four ways
-ACTIVATIONS = (*EXACT_GELU, *TANH_GELU, "relu", "silu", "swish")
+OTHERS = ("relu", "relu6", "leaky_relu", "silu", "swish", "quick_gelu", "tanh", "sigmoid", "linear")
+ACTIVATIONS = (*EXACT_GELU, *TANH_GELU, *OTHERS)
 
 
 @dataclass(frozen=True, slots=True)

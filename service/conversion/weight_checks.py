@@ -11,8 +11,10 @@ from service.errors import CheckpointError
 GROUPS = "encoder.albert_layer_groups."
 
 
-def check_weights(file: Path, config: Path, weights: Mapping[str, torch.Tensor], shape: Shape, head: str) -> None:
-    """``weights`` were read from ``file``, the shape from ``config``.
+def check_weights(
+    file: Path, config: Path, weights: Mapping[str, torch.Tensor], shape: Shape, head: str | None
+) -> None:
+    """``weights`` were read from ``file``, the shape from ``config``.  ``head`` None asks for the body alone.
 
     CheckpointError names the tensor, and the field that it contradicts.
     """
@@ -27,7 +29,7 @@ def check_weights(file: Path, config: Path, weights: Mapping[str, torch.Tensor],
             f"{config}: num_hidden_groups is {shape.num_hidden_groups} and inner_group_num "
             f"{shape.inner_group_num}, but the weights hold {extra[0]} too"
         )
-    outputs = len(weights[f"{head}.weight"])
+    outputs = len(weights[f"{head}.weight"]) if head else 0
     if head == "qa_outputs" and outputs != 2:
         raise CheckpointError(
             f"{file}: the question answering head has {outputs} outputs; wanted 2, first and last token"
@@ -36,7 +38,7 @@ def check_weights(file: Path, config: Path, weights: Mapping[str, torch.Tensor],
         _check_finite(file, name, weights[name])
 
 
-def expected_tensors(shape: Shape, head: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+def expected_tensors(shape: Shape, head: str | None) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Names with the fields of config.json that give their sizes; "" is any size."""
     tables = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
     for table, rows in tables.items():
@@ -52,9 +54,10 @@ def expected_tensors(shape: Shape, head: str) -> Iterator[tuple[str, tuple[str, 
             yield from _pair(f"{layer}.ffn", "intermediate_size", "hidden_size")
             yield from _pair(f"{layer}.ffn_output", "hidden_size", "intermediate_size")
             yield from _pair(f"{layer}.full_layer_layer_norm", "hidden_size")
-    if head != "qa_outputs":
+    if head and head != "qa_outputs":
         yield from _pair("pooler", "hidden_size", "hidden_size")
-    yield from _pair(head, "", "hidden_size")
+    if head:
+        yield from _pair(head, "", "hidden_size")
 
 
 def _pair(name: str, *sizes: str) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AlbertConfig
 
 from service.errors import CheckpointError
 
@@ -20,7 +21,7 @@ def load(kind: Any, folder: Path, config: Mapping[str, Any] | None = None, *, ne
     Without it the head of the sentence order is read as the classifier that it is.
     """
     if not (folder / "config.json").is_file() or not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"{folder}: no checkpoint with a tokenizer.json in it (convert's docs say what one is)")
+        raise CheckpointError(f"{folder}: no checkpoint with config.json and tokenizer.json in it")
     try:
         model, found = kind.from_pretrained(
             folder,
@@ -37,3 +38,8 @@ def load(kind: Any, folder: Path, config: Mapping[str, Any] | None = None, *, ne
     if model.config.model_type != "albert" or lost:
         raise CheckpointError(f"{folder} is not an ALBERT of this kind: it has no fitting {lost[:1] or 'weights'}")
     return model
+
+
+def positions_of(folder: Path) -> int:
+    """How many tokens the checkpoint in ``folder`` can see."""
+    return int(AlbertConfig.from_pretrained(folder).max_position_embeddings)

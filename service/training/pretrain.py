@@ -20,9 +20,9 @@ from service.training.corpus import SHORTEST, Corpus, train_vocabulary
 from service.training.datasets import Labelled
 from service.training.features import Batch
 from service.training.finetune import Recipe, Run
-from service.training.loading import load
+from service.training.loading import load, positions_of
 from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
-from service.training.output import copy_tokenizer, identity, write_checkpoint
+from service.training.output import copy_tokenizer, identity, weight_files, write_checkpoint
 from service.training.precision import device, mixed_precision
 from service.training.splits import write_rows
 from service.types import Ints
@@ -71,8 +71,9 @@ def pretrain(plan: Plan) -> dict[str, float]:
     Beside it lie pairs of held-out documents for ``evaluate``: ``dev.jsonl``, of those that chose the step, and
     ``test.jsonl``, of those that nothing looked at; and, where the plan wants ``pairs``, ``train.jsonl``.
     """
-    if not SHORTEST + 3 <= plan.length <= POSITIONS:
-        raise DataError(f"--length {plan.length}: wanted {SHORTEST + 3} to {POSITIONS} tokens")
+    positions = positions_of(plan.init) if plan.init else POSITIONS
+    if not SHORTEST + 3 <= plan.length <= positions:
+        raise DataError(f"--length {plan.length}: wanted {SHORTEST + 3} to {positions} tokens")
     vocabulary = plan.out if plan.init is None else plan.init
     if plan.init is None and not (plan.out / "state.pt").exists():
         train_vocabulary(plan.texts, plan.shape.vocab_size, plan.out)
@@ -89,7 +90,8 @@ def pretrain(plan: Plan) -> dict[str, float]:
         raise DataError(f"no held-out document has {SHORTEST} tokens: give more text, or longer documents")
     learner = Pretraining(student.to(device()), fixed)
     report = _report(plan, len(corpus.ids))
-    run = Run(learner, stream, plan.recipe, plan.out / "state.pt", identity=identity(report, plan.texts))
+    files = [*plan.texts, *(weight_files(plan.init) if plan.init else [])]
+    run = Run(learner, stream, plan.recipe, plan.out / "state.pt", identity=identity(report, files))
     progress = run.to_the_end()
     learner.score()
     for name, part, most in (("dev", held, HELD_PAIRS), ("test", untouched, HELD_PAIRS), ("train", corpus, plan.pairs)):

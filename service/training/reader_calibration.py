@@ -15,11 +15,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import DataError
 from service.serving.engine import Engine
 from service.tasks.confidence import Confidence
 from service.tasks.question_answering import QuestionAnswering, Weighed
 from service.training import splits
+from service.training.checked_files import check_both_kinds
 from service.training.datasets import Question
 from service.training.golden_section import least, least_scale
 from service.training.predictors import encode_questions, run_each
@@ -96,10 +96,7 @@ def calibrate_reader(engine: Engine, task: QuestionAnswering, sources: Seq[str])
     DataError for files without a question that has an answer, or without one that has none.
     """
     questions = [question for source in sources for question in splits.questions(source)]
-    if len({bool(question.answers) for question in questions}) < 2:
-        raise DataError(
-            f"{', '.join(sources)}: calibration takes questions with an answer and without one, as in SQuAD 2.0"
-        )
+    check_both_kinds("calibrate", sources)
     asked = Asked.of(engine, task, questions)
     fitted = fit(asked)
     facts = {"data": [splits.name(source) for source in sources]} | report(asked, fitted)

@@ -23,6 +23,7 @@ from service.training.learner import Learner, Lessons, Student
 from service.training.loading import load
 from service.training.output import identity, weight_files, write_checkpoint
 from service.training.precision import device
+from service.training.scores import accuracy, macro_f1
 from service.training.unanswerable import unanswerable
 
 
@@ -50,8 +51,20 @@ class Job:
     recipe: Recipe = field(default_factory=Recipe)
 
 
-def train_classifier(job: Job) -> float:
-    """Fine-tune on labelled rows; write the best step to ``job.out``; return its dev accuracy."""
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """The best step's dev score, and a classifier's if it always said the ``commonest`` label."""
+
+    score: float
+    commonest: float | None = None
+
+    @property
+    def learnt_nothing(self) -> bool:
+        return self.commonest is not None and self.score <= self.commonest
+
+
+def train_classifier(job: Job) -> Trained:
+    """Fine-tune on labelled rows; write the best step to ``job.out``.  Its score is ``Learner.score``."""
     if job.unanswerable:
         raise DataError("--unanswerable is for question answering")
     rows, dev_rows = _rows(job)
@@ -73,10 +86,11 @@ def train_classifier(job: Job) -> float:
     weights = balanced_weights([row.label for row in rows], labels) if job.balanced else None
     lessons = Lessons(job.exits, job.hints, weights)
     stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
-    return _run(job, student, stream, dev, lessons)
+    score = _run(job, student, stream, dev, lessons)
+    return Trained(score, commonest_score([row.label for row in dev_rows], balanced=job.balanced))
 
 
-def train_reader(job: Job) -> float:
+def train_reader(job: Job) -> Trained:
     """Fine-tune on questions; write the best step to ``job.out``; return its dev token F1."""
     if job.balanced or job.augmentation:
         raise DataError("--class-weights, --word-dropout and --word-swap are for text classification")
@@ -100,7 +114,13 @@ def train_reader(job: Job) -> float:
     seen = min(256, student.config.max_position_embeddings)
     dev = question_features(held, tokenizer, seen, job.recipe.seed, unanswerable=0.0)
     stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
-    return _run(job, student, stream, dev, Lessons(job.exits, job.hints))
+    return Trained(_run(job, student, stream, dev, Lessons(job.exits, job.hints)))
+
+
+def commonest_score(gold: Sequence[str], *, balanced: bool) -> float:
+    """What always saying the commonest label scores: accuracy, or macro F1 where classes are weighted."""
+    given = [Counter(gold).most_common(1)[0][0]] * len(gold)
+    return macro_f1(given, gold) if balanced else accuracy(given, gold)
 
 
 def balanced_weights(labels: Sequence[str], names: Sequence[str]) -> tuple[float, ...]:

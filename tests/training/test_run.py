@@ -13,7 +13,6 @@ from service.cli import main
 from service.errors import CheckpointError, TrainingError
 from service.repository.store import read_manifest
 from tests.checkpoints import save_checkpoint, word_pieces
-from tests.conftest import SENTIMENT
 
 ROWS = [("positive", "ok"), ("positive", "Great service"), ("negative", "It was not good."), ("negative", "bored")]
 
@@ -120,9 +119,22 @@ def test_bad_files_are_named_and_nothing_is_written(tmp_path: Path, capsys: pyte
 
 def test_a_student_with_one_shared_layer_is_distilled_from_several(tmp_path: Path) -> None:
     """The commands that made the shipped models: share-layer, then train with a teacher, held-out rows and exits."""
-    teacher = save_checkpoint(tmp_path / "teacher", num_hidden_groups=3, half=True, **SENTIMENT)
+    init = save_checkpoint(tmp_path / "init", "AlbertModel", num_hidden_groups=3, half=True)
     rows, student, out = write_distinct(tmp_path / "rows.tsv", 80), tmp_path / "student", tmp_path / "out"
+    teacher = tmp_path / "teacher"
 
+    taught = [
+        "train",
+        "--task",
+        "text-classification",
+        "--init",
+        str(init),
+        "--train",
+        str(rows),
+        "--out",
+        str(teacher),
+    ]
+    assert main([*taught, "--epochs", "6", "--learning-rate", "2e-3", "--batch-tokens", "128"]) == 0
     share = ["share-layer", str(teacher), "--out", str(student), "--group", "1", "--embedding-size", "12"]
     assert main(share) == 0
     command = ["train", "--task", "text-classification", "--init", str(student), "--train", str(rows)]
@@ -132,12 +144,13 @@ def test_a_student_with_one_shared_layer_is_distilled_from_several(tmp_path: Pat
         "--out",
         str(out),
         "--epochs",
-        "1",
+        "4",
         "--hold-out",
         "0.2",
         "--word-dropout",
         "0.1",
     ]
+    flags += ["--learning-rate", "2e-3"]
     flags += ["--exits", "--class-weights", "balanced", "--accumulate", "2", "--batch-tokens", "128"]
     published = ["--publish", "made", "--model-repo", str(tmp_path / "repo"), "--calibrate", str(out / "dev.jsonl")]
     assert main([*command, *flags, *published, "--evaluate", str(out / "test.jsonl")]) == 0

@@ -1,0 +1,31 @@
+"""Files of examples, looked at before the hours of work that end with them."""
+
+from collections.abc import Sequence
+
+from service.errors import DataError
+from service.training import splits
+
+
+def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> None:
+    """Read ``source`` (FILE or FILE:K/N) as ``task`` will.  ``labels`` are the model's; ``flag`` is told with the file.
+
+    DataError where it is of the other kind, cannot be read, or has labels that the model does not have.
+    """
+    questions = splits.is_questions(source)
+    if (task == "question-answering") != questions:
+        wanted = "questions in SQuAD's form (.json)" if not questions else "labelled texts (.tsv, .csv, .jsonl)"
+        raise DataError(f"{flag} {source}: the model is for {task}, which is measured on {wanted}")
+    if questions:
+        splits.questions(source)
+        return
+    unknown = sorted({row.label for row in splits.labelled(source)} - set(labels))
+    if unknown:
+        raise DataError(f"{flag} {source}: label {unknown[0]!r} is none of the model's: {', '.join(labels)}")
+
+
+def check_both_kinds(flag: str, sources: Sequence[str]) -> None:
+    """DataError where the questions of ``sources`` all have an answer, or none has."""
+    if len({bool(question.answers) for source in sources for question in splits.questions(source)}) < 2:
+        raise DataError(
+            f"{flag} {', '.join(sources)}: calibration takes questions with an answer and without one, as in SQuAD 2.0"
+        )
