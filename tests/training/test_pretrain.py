@@ -16,7 +16,7 @@ from service.repository.store import read_manifest
 from service.training.corpus import Corpus, read_documents
 from service.training.masking import NO_TARGET, Special, masked_batch, ngrams
 from service.training.pretrain import PairStream, Pretraining, ahead
-from tests.checkpoints import TINY, word_pieces
+from tests.checkpoints import TINY, save_checkpoint, word_pieces
 
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 SPECIAL = Special(cls=2, sep=3, mask=4, size=40)
@@ -227,6 +227,33 @@ def test_a_pretraining_that_could_not_write_goes_on_from_its_state(
     assert main(command) == 0
     assert "going on from step 4" in capsys.readouterr().out
     assert main([*command, "--length", "64"]) == 0  # the state is gone: another run may begin here
+
+
+def test_a_pretraining_goes_on_only_from_the_init_that_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from service.training import output
+
+    text, init = stories(tmp_path / "stories.txt", 60), save_checkpoint(tmp_path / "init", "AlbertModel")
+    command = [
+        "pretrain",
+        str(text),
+        "--init",
+        str(init),
+        "--out",
+        str(tmp_path / "out"),
+        "--length",
+        "48",
+        "--steps",
+        "2",
+    ]
+    monkeypatch.setattr(output, "draw_curves", lambda history, path: (_ for _ in ()).throw(OSError(28, "No space")))
+
+    assert main(command) == 1
+    monkeypatch.undo()
+    save_checkpoint(init, "AlbertModel", seed=1)
+    assert main(command) == 1
+    assert "state.pt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("length", ["34", "513"])
