@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.commands import benching, converting, evaluating, serving, training
+from service.commands import benching, converting, evaluating, serving, starting, training
 from service.errors import ServiceError
 
 
@@ -44,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     benching.add_bench(commands.add_parser("bench", help="load a running service and measure it"))
     training.add_train(commands.add_parser("train", help="fine-tune an ALBERT checkpoint"))
     training.add_pretrain(commands.add_parser("pretrain", help="an ALBERT from plain text"))
-    training.add_shrink(commands.add_parser("shrink-bert", help="turn a small BERT into an ALBERT checkpoint"))
-    training.add_share(commands.add_parser("share-layer", help="one shared layer out of several, to distil into"))
+    training.add_split(commands.add_parser("split", help="labelled texts in three: to learn, to stop by, to test on"))
+    starting.add_new(commands.add_parser("new-model", help="an ALBERT with random weights and a trimmed vocabulary"))
+    starting.add_shrink(commands.add_parser("shrink-bert", help="turn a small BERT into an ALBERT checkpoint"))
+    starting.add_share(commands.add_parser("share-layer", help="one shared layer out of several, to distil into"))
     return parser

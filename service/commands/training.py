@@ -1,15 +1,13 @@
-"""``train``, ``pretrain``, and the two that make a checkpoint to start from: ``shrink-bert``, ``share-layer``."""
+"""``train``, ``pretrain`` and ``split``."""
 
 import argparse
-import contextlib
 import math
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.commands.converting import add_publishing, check_files, check_publishing, publish
+from service.commands.starting import preparing, shape_flags, shape_of
 from service.errors import QualityError
 
 if TYPE_CHECKING:
@@ -94,7 +92,7 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 
 def _train(options: argparse.Namespace) -> int:
-    with _preparing() as prepared:
+    with preparing() as prepared:
         init, teacher = prepared(options.init), prepared(options.teacher) if options.teacher else None
         if options.publish:
             _check(options, init)
@@ -112,15 +110,6 @@ def _trained(options: argparse.Namespace, job: "Job") -> int:
             raise QualityError(f"{options.out}: {told}, so it is not published; the checkpoint stays there")
         print(f"{told}: try another learning rate, more epochs, or --class-weights balanced", file=sys.stderr)
     return publish(str(options.out), options.publish, options) if options.publish else 0
-
-
-@contextlib.contextmanager
-def _preparing() -> Iterator[Callable[[str], Path]]:
-    """Gives a checkpoint, named by its folder or hub id, in the form that training loads, as long as it is needed."""
-    from service.conversion.initial import prepare
-
-    with tempfile.TemporaryDirectory() as folder:
-        yield lambda source: prepare(source, Path(tempfile.mkdtemp(dir=folder)))
 
 
 def _check(options: argparse.Namespace, init: Path) -> None:
@@ -175,33 +164,23 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before"
     )
-    _shape_flags(parser)
+    shape_flags(parser)
     _recipe_flags(parser, batch_tokens=4096, learning_rate=1e-3)
     parser.set_defaults(run=_pretrain, minutes=20.0, patience=1_000, evaluations=10)
 
 
-def _shape_flags(parser: argparse.ArgumentParser) -> None:
-    shape = parser.add_argument_group("a model from scratch")
-    for flag, default in (
-        ("--vocab-size", 10_000), ("--embedding-size", 128), ("--hidden-size", 512), ("--num-hidden-layers", 12),
-        ("--num-attention-heads", 8), ("--intermediate-size", 2048),
-    ):  # fmt: skip
-        shape.add_argument(flag, type=int, default=default, help=f"[{default}]")
-
-
 def _pretrain(options: argparse.Namespace) -> int:
-    from dataclasses import fields, replace
+    from dataclasses import replace
 
-    from service.training.pretrain import Plan, Shape, pretrain
+    from service.training.pretrain import Plan, pretrain
 
-    shape = Shape(**{field.name: getattr(options, field.name) for field in fields(Shape)})
     recipe = replace(_recipe(options), steps=options.steps)
-    with _preparing() as prepared:
+    with preparing() as prepared:
         plan = Plan(
             options.texts,
             options.out,
             prepared(options.init) if options.init else None,
-            shape,
+            shape_of(options),
             options.length,
             options.masked,
             int(options.max_tokens),
@@ -214,37 +193,20 @@ def _pretrain(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_shrink(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bert", type=Path, help="folder of a post-norm BERT with word pieces")
-    parser.add_argument(
-        "--texts", type=Path, action="append", required=True, metavar="FILE", help="decide the vocabulary"
-    )
-    parser.add_argument("--vocabulary", type=int, default=10_240, help="word pieces that stay [10240]")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.set_defaults(run=_shrink)
+def add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE[:K/N]", help="labelled texts")
+    parser.add_argument("--hold-out", type=_above_zero, default=0.2, help="share of dev and test together [0.2]")
+    parser.add_argument("--seed", type=int, default=13, help="[13]")
+    parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
+    parser.set_defaults(run=_split)
 
 
-def _shrink(options: argparse.Namespace) -> int:
-    from service.training.bert import from_bert
-    from service.training.datasets import texts_of
+def _split(options: argparse.Namespace) -> int:
+    from service.training import splits
 
-    from_bert(options.bert, texts_of(options.texts), options.vocabulary, options.out)
-    return 0
-
-
-def add_share(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="an ALBERT checkpoint: a folder or a hub id")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the student")
-    parser.add_argument("--group", type=int, default=2, help="the group whose layer is shared by all, from 0 [2]")
-    parser.add_argument("--layers", type=int, help="how often it runs [as many layers as the source has]")
-    parser.add_argument("--embedding-size", type=int, help="narrower embeddings")
-    parser.set_defaults(run=_share)
-
-
-def _share(options: argparse.Namespace) -> int:
-    from service.training.share import Form, share_layer
-
-    with _preparing() as prepared:
-        share_layer(prepared(options.source), options.out, Form(options.group, options.layers, options.embedding_size))
-    print(options.out)
+    parts = splits.hold_out_rows(splits.labelled(options.source), options.hold_out, options.seed)
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in zip(("train", "dev", "test"), parts, strict=True):
+        splits.write_rows(rows, options.out / f"{name}.jsonl")
+        print(f"{options.out / name}.jsonl: {len(rows)} rows")
     return 0
