@@ -40,6 +40,7 @@ SERVING = [
     "demand",
     "cost",
     "stepping",
+    "depths",
 ]
 HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from service import __version__
-from service.api import classify, failures, health, models, qa
+from service.api import classify, explain, failures, health, models, qa
 from service.api.body import BodyLimits
 from service.api.lifecycle import Lifecycle, State
 from service.api.loop_lag import LoopLag
@@ -49,7 +49,7 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
         title="albert-serve", version=__version__, summary="Text classification and question answering with ALBERT",
         lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
-    for task in (classify, qa):
+    for task in (classify, qa, explain):
         task.add_route(app)
     for part in (models, health):
         app.include_router(part.router)

@@ -149,6 +149,20 @@ class QuestionAnswering:
         ]
         return Answered(answers, doubt, encoded.tokens, len(encoded.windows))
 
+    def span_score(self, encoded: EncodedQuestion, logits: Seq[Floats], start: int, end: int) -> float:
+        """The score of the span at these code points of the first document, were it the best; 0 where none is."""
+        offsets = encoded.documents[0].offsets
+        first = int(np.searchsorted(offsets[:, 1], start, side="right"))
+        last = int(np.searchsorted(offsets[:, 0], end, side="left")) - 1
+        weighed = self.weigh(encoded, logits, max(30, last - first + 1))
+        if not 0 <= first <= last < len(offsets) or weighed.best == NEVER:
+            return 0.0
+        temperature = self.confidence.temperature
+        total = sum(_mass(table, weighed.best, temperature) for table in weighed.spans)
+        logit = float(weighed.spans[0][last - first, first])
+        (score,) = self.confidence.scores([math.exp((logit - weighed.best) / temperature) / total])
+        return score
+
     def weigh(self, encoded: EncodedQuestion, logits: Seq[Floats], max_answer_tokens: int = 30) -> Weighed:
         """The logits of each document's spans, and of "no answer"."""
         longest = max_answer_tokens

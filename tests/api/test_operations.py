@@ -257,9 +257,9 @@ async def test_a_client_that_leaves_while_it_sends_is_no_bug(app: FastAPI, caplo
 async def test_openapi_has_every_route_and_its_examples_work(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
 
-    wanted = {"/classify", "/qa", "/models", "/models/{name}", "/health/live", "/health/ready", "/metrics"}
+    wanted = {"/classify", "/qa", "/explain", "/models", "/models/{name}", "/health/live", "/health/ready", "/metrics"}
     assert set(document["paths"]) == wanted
-    for route, schema in (("/classify", "ClassifyRequest"), ("/qa", "QaRequest")):
+    for route, schema in (("/classify", "ClassifyRequest"), ("/qa", "QaRequest"), ("/explain", "ExplainRequest")):
         examples = document["components"]["schemas"][schema]["examples"]
         assert examples
         for example in examples:

@@ -1,0 +1,141 @@
+"""POST /explain: what each word is worth, and how a decision forms."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+TEXT = "The ferry leaves at half past six.  Who repaired the clock?  Clara repaired it in 1887."
+LABELS = {"negative", "positive"}
+
+
+async def ask(client: httpx.AsyncClient, route: str = "/explain", status: int = 200, **body: Any) -> dict[str, Any]:
+    response = await client.post(route, json=body)
+    assert response.status_code == status, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+async def score(client: httpx.AsyncClient, label: str, text: Any) -> float:
+    found = await ask(client, "/classify", inputs=text, early_exit=False)
+    return float(next(one["score"] for one in found["results"][0]["labels"] if one["label"] == label))
+
+
+async def test_a_words_score_is_what_the_label_loses_without_it(client: httpx.AsyncClient) -> None:
+    body = await ask(client, text="It was not good.")
+
+    assert [word["text"] for word in body["words"]] == ["It", "was", "not", "good", "."]
+    assert body["score"] == pytest.approx(await score(client, body["label"], "It was not good."), abs=1e-5)
+    for word in body["words"]:
+        left = "It was not good."[: word["start"]].rstrip() + "It was not good."[word["end"] :]
+        assert word["score"] == pytest.approx(body["score"] - await score(client, body["label"], left), abs=1e-5)
+    assert body["variants"] == 6
+
+
+async def test_the_other_label_may_be_asked_for(client: httpx.AsyncClient) -> None:
+    best = await ask(client, text="It was not good.")
+    (other,) = LABELS - {best["label"]}
+    body = await ask(client, text="It was not good.", label=other)
+
+    assert body["label"] == other
+    assert body["score"] == pytest.approx(1 - best["score"], abs=1e-5)
+    for one, two in zip(best["words"], body["words"], strict=True):
+        assert one["score"] == pytest.approx(-two["score"], abs=1e-5)
+
+
+async def test_a_phrase_is_worth_its_words_and_their_interaction(client: httpx.AsyncClient) -> None:
+    body = await ask(client, text="It was not good", phrases=True)
+    worth = {word["text"]: word["score"] for word in body["words"]}
+
+    assert [phrase["text"] for phrase in body["phrases"]] == ["It was", "was not", "not good"]
+    for phrase in body["phrases"]:
+        first, second = phrase["text"].split()
+        left = "It was not good".replace(phrase["text"], "").strip()
+        together = body["score"] - await score(client, body["label"], left)
+        assert phrase["score"] == pytest.approx(together, abs=1e-5)
+        assert phrase["interaction"] == pytest.approx(together - worth[first] - worth[second], abs=1e-5)
+
+
+async def test_words_of_a_pair_are_named_by_their_field(client: httpx.AsyncClient) -> None:
+    body = await ask(client, text="ok", text_pair="It was")
+
+    assert [(word["field"], word["text"]) for word in body["words"]] == [
+        ("text", "ok"), ("text_pair", "It"), ("text_pair", "was")
+    ]  # fmt: skip
+    assert body["words"][0]["score"] is None  # nothing is left of the text without it
+
+
+async def test_an_answers_own_words_explain_nothing(client: httpx.AsyncClient) -> None:
+    body = await ask(client, question="Who repaired the clock?", context=TEXT)
+    plain = await ask(client, "/qa", question="Who repaired the clock?", context=TEXT)
+
+    assert body["answer"]["text"] == plain["answers"][0]["text"]
+    assert body["score"] == pytest.approx(plain["answers"][0]["score"], abs=1e-5)
+    span = range(body["answer"]["start"], body["answer"]["end"])
+    for word in body["words"]:
+        inside = word["field"] == "context" and (word["start"] in span or word["end"] - 1 in span)
+        assert (word["score"] is None) == inside
+        assert {"question": "Who repaired the clock?", "context": TEXT}[word["field"]][
+            word["start"] : word["end"]
+        ] == word["text"]
+    assert {word["field"] for word in body["words"]} == {"question", "context"}
+
+
+async def test_the_cost_is_told_before_and_kept(client: httpx.AsyncClient) -> None:
+    told = await ask(client, text=TEXT, phrases=True, max_variants=12, dry_run=True)
+    paid = await ask(client, text=TEXT, phrases=True, max_variants=12)
+
+    assert set(told) == {"model", "method", "variants", "tokens"}
+    assert told["variants"] == paid["variants"] <= 12
+    assert told["tokens"] == paid["tokens"]
+
+
+async def test_of_a_long_text_neighbours_are_taken_together(client: httpx.AsyncClient) -> None:
+    long = " ".join(["It was not good."] * 60)
+    body = await ask(client, text=long, max_variants=20)
+
+    assert 10 <= len(body["words"]) <= 19
+    assert body["words"][0]["text"].startswith("It was not good")
+
+
+@pytest.mark.parametrize("body", [{"text": "It was not good."}, {"question": "Who?", "context": TEXT}])
+async def test_depth_tells_every_turn_and_ends_with_the_answer(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    found = await ask(client, method="depth", **body)
+
+    assert [one["depth"] for one in found["depths"]] == [1, 2, 3]
+    assert found["leaves_at"] == 3  # this model has no early exit
+    last = found["depths"][-1]
+    if "text" in body:
+        for one in last["labels"]:
+            assert one["score"] == pytest.approx(await score(client, one["label"], body["text"]), abs=1e-5)
+        assert all({one["label"] for one in depth["labels"]} == LABELS for depth in found["depths"])
+    else:
+        plain = await ask(client, "/qa", **body)
+        assert last["answers"][0]["text"] == plain["answers"][0]["text"]
+        assert last["no_answer_score"] == pytest.approx(plain["no_answer_score"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({}, 422, "give text"),
+        ({"text": "a", "context": "b"}, 422, "give text"),
+        ({"text_pair": "a"}, 422, "give text"),
+        ({"question": "a"}, 422, "give text"),
+        ({"text": ""}, 422, "empty"),
+        ({"text": "ok", "label": "nice"}, 422, "label: 'nice' is none of the model's: negative, positive"),
+        ({"question": "a", "context": "ok", "label": "positive"}, 422, "label"),
+        ({"text": "ok", "method": "magic"}, 422, "method"),
+        ({"text": "ok", "max_variants": 1}, 422, "max_variants"),
+        ({"text": "ok", "model": "qa"}, 409, "question-answering"),
+        ({"question": "a", "context": "ok", "model": "sentiment"}, 409, "text-classification"),
+        ({"text": "ok " * 9000, "method": "depth"}, 413, "depth explains at most 4096"),
+        ({"text": "x" * 1_000_000}, 413, "code points"),
+    ],
+)
+async def test_what_cannot_be_explained_is_refused(
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, said: str
+) -> None:
+    assert said in (await ask(client, status=status, **body))["error"]["message"]
