@@ -54,7 +54,7 @@ def test_every_cell_of_the_notebook_runs_and_the_model_answers(tmp_path: Path, m
     (answers,) = [printed(cell) for cell in notebook.cells if "/classify" in cell.source]
     assert [line.split()[0] for line in answers.splitlines()] == ["luggage", "timetable"]
     (metrics,) = [printed(cell) for cell in notebook.cells if "/metrics" in cell.source]
-    assert 'model="mine"' in metrics
+    assert 'route="/classify",status="200"' in metrics
     (exported,) = [printed(cell) for cell in notebook.cells if "export mine" in cell.source]
     assert "model.onnx" in exported
 
