@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test browser check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
 
 $(BIN)/.serving: pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
@@ -24,7 +24,7 @@ serve: $(BIN)/.serving  ## the service with the default models
 	$(BIN)/albert-serve serve --host $(HOST) --port $(PORT) $(ARGS)
 
 # What depends on the processor runs a second time as on one without VNNI and bfloat16, whatever this one has.
-BOTH_WAYS = tests/conversion tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
+BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py checkpoint.py) tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
 
 # The last transformers with a question answering pipeline, over our torch: what /qa is compared with.
@@ -35,6 +35,9 @@ $(VENV)-transformers4/.done: $(BIN)/.everything
 test: $(BIN)/.everything $(VENV)-transformers4/.done  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --cpu-features none $(BOTH_WAYS)
+
+browser:  ## Chromium from Debian's packages, for tests/e2e, which are skipped without one
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
 
 check: $(BIN)/.everything  ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

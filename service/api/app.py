@@ -20,6 +20,7 @@ from service.api.body import BodyLimits
 from service.api.lifecycle import Lifecycle, State
 from service.api.loop_lag import LoopLag
 from service.api.middleware import RequestMiddleware
+from service.api.page import add_page
 from service.api.service import Service
 from service.background import background
 from service.metrics import Metrics, resident_memory
@@ -53,6 +54,7 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
         task.add_route(app)
     for part in (models, health):
         app.include_router(part.router)
+    add_page(app)
     failures.install(app)
     app.state.lag = LoopLag(metrics)
     app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)

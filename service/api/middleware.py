@@ -22,7 +22,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
-PUBLIC_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json")  # probes and scrapers carry no key
+PUBLIC_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json", "/static/")  # probes and scrapers carry no key
 SPREAD_SECONDS = 5  # over which those are sent back that came above max_requests
 
 
@@ -57,7 +57,7 @@ class RequestMiddleware:
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
         try:
-            if not scope["path"].startswith(PUBLIC_PATHS):
+            if not (scope["path"] == "/" or scope["path"].startswith(PUBLIC_PATHS)):
                 self._check_key(headers)
                 self._check_count()
             await self.app(scope, receive, recorder)

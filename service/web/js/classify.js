@@ -1,0 +1,23 @@
+import { connect } from "./api.js";
+import { bar, make } from "./dom.js";
+import { t } from "./text.js";
+
+export function start(panel) {
+  const { model, texts } = panel.querySelector("form").elements;
+  const lines = () => texts.value.split("\n").filter((line) => line.trim());
+  connect(
+    panel,
+    "classify",
+    () => ({ model: model.value, inputs: lines() }),
+    (found) => found.results.map((result, number) => item(lines()[number], result)),
+  );
+}
+
+function item(text, result) {
+  if (result.error) return make("div", { class: "item" }, text, make("p", { class: "error" }, result.error.message));
+  const facts = [`${result.tokens} ${t("tokens")}`];
+  if (result.truncated) facts.push(t("cut"));
+  if (result.windows > 1) facts.push(`${result.windows} ${t("windows")}`);
+  const bars = result.labels.map(({ label, score }) => bar(label, score));
+  return make("div", { class: "item" }, make("div", { class: "text" }, text), ...bars, make("p", { class: "note" }, facts.join(", ")));
+}

@@ -1,0 +1,53 @@
+// The page's words, in English and Chinese; elements with data-text show them.
+
+const WORDS = {
+  en: {
+    tagline: "Text classification and question answering with ALBERT, on this machine.",
+    language: "Language", key: "API key, if the service wants one", documents: "API documents",
+    classify: "Classify", ask: "Ask", explain: "Explain", service: "Service",
+    model: "Model", texts: "Texts, one a line", question: "Question", document: "Document to look in", text: "Text",
+    files: "or files", answers: "Answers", none: "there may be no answer", phrases: "neighbouring words together, too",
+    same: "The same with curl and with Python", waiting: "waiting for the service…",
+    ready: "Ready.", away: "The service does not answer. What you typed stays here; this page tries again.",
+    tokens: "tokens", cut: "cut to the model's length", windows: "windows", time: "Time",
+    noAnswer: "The documents hold no answer.", noAnswerScore: "chance of no answer", next: "Show it",
+    whole: "for", without: "What each word is worth: green speaks for it, red against it.",
+    forms: "How the decision forms, turn by turn of the shared layer", leaves: "early exit would end after turn",
+    depth: "turn", together: "Neighbours together", interaction: "beyond the sum of each",
+    binary: "is not a text file", large: "is larger than 10 MB", network: "The service cannot be reached.",
+    perSecond: "requests a second", busy: "device busy", queued: "tokens waiting", step: "tokens a step",
+    saved: "layers saved by early exit", typical: "half of the requests within", slow: "95 % within",
+    refused: "refused since the start", version: "Version", task: "Task", precision: "Computes in",
+  },
+  zh: {
+    tagline: "用 ALBERT 做文本分类与问答，就在这台机器上。",
+    language: "语言", key: "API 密钥（如果服务需要）", documents: "接口文档",
+    classify: "分类", ask: "提问", explain: "解释", service: "服务",
+    model: "模型", texts: "文本，每行一条", question: "问题", document: "在其中寻找答案的文档", text: "文本",
+    files: "或文件", answers: "答案数", none: "可能没有答案", phrases: "相邻的词也一起看",
+    same: "用 curl 与 Python 做同样的事", waiting: "正在等待服务……",
+    ready: "就绪。", away: "服务没有响应。您输入的内容仍在这里，页面会继续尝试。",
+    tokens: "个词元", cut: "已截到模型的长度", windows: "个窗口", time: "耗时",
+    noAnswer: "文档中没有答案。", noAnswerScore: "没有答案的可能", next: "显示",
+    whole: "支持", without: "每个词的作用：绿色支持，红色反对。",
+    forms: "共享层每转一圈，决定如何形成", leaves: "提前退出会停在第几圈：",
+    depth: "圈", together: "相邻的词一起", interaction: "超出各自之和",
+    binary: "不是文本文件", large: "超过 10 MB", network: "无法连接到服务。",
+    perSecond: "每秒请求", busy: "设备忙碌", queued: "等待的词元", step: "每步词元",
+    saved: "提前退出省下的层", typical: "一半的请求在", slow: "95 % 的请求在",
+    refused: "启动以来拒绝", version: "版本", task: "任务", precision: "计算精度",
+  },
+};
+
+let language = localStorage.getItem("language") || (navigator.language.startsWith("zh") ? "zh" : "en");
+
+export const t = (name) => WORDS[language][name] ?? WORDS.en[name] ?? name;
+export const current = () => language;
+export const names = () => Object.keys(WORDS.en).filter((name) => !(name in WORDS.zh));
+
+export function speak(chosen) {
+  language = chosen in WORDS ? chosen : "en";
+  localStorage.setItem("language", language);
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  for (const element of document.querySelectorAll("[data-text]")) element.textContent = t(element.dataset.text);
+}
