@@ -8,9 +8,10 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from service.api.explain_schemas import ExplainRequest, ExplainResponse
+from service.api.qa import shown_answer
 from service.api.route import add_json_route
 from service.api.service import RequestWork, Service, while_connected
-from service.errors import InvalidRequest, ServiceError, TooLarge
+from service.errors import InvalidRequest, TooLarge
 from service.serving.admission import late
 from service.serving.depths import logits_by_depth
 from service.serving.engine import Engine
@@ -18,7 +19,7 @@ from service.tasks.classification import Classification
 from service.tasks.exits import exit_signal
 from service.tasks.explaining import Asked, Encoded, Labelled, Variants
 from service.tasks.occlusion import Part
-from service.tasks.question_answering import Answer, QuestionAnswering
+from service.tasks.question_answering import QuestionAnswering
 from service.types import Floats, Priority
 
 MOST_DEPTH_TOKENS = 4096  # a layer of them is what goes to the device's thread at once
@@ -72,7 +73,7 @@ async def _by_occlusion(
     cost: dict[str, object] = {"variants": len(variants.cuts), "tokens": sum(map(len, rows))}
     if body.dry_run:
         return cost
-    logits = _all(await work.run(engine, rows, Priority.BULK, early_exit=False))
+    logits = await work.run_whole(engine, rows, Priority.BULK, early_exit=False)
     score, worth = await work.decode(sum(map(len, rows)), lambda: variants.worth(logits))
     shown = {"score": score, "words": [_word(variants, (index,), worth) for index in range(len(variants.parts))]}
     if body.phrases:
@@ -80,22 +81,11 @@ async def _by_occlusion(
     return _what(subject) | shown | cost
 
 
-def _all(outcomes: list[Any]) -> list[Floats]:
-    for outcome in outcomes:
-        if isinstance(outcome, ServiceError):
-            raise outcome
-    return outcomes
-
-
 def _what(subject: Labelled | Asked) -> dict[str, object]:
     if isinstance(subject, Labelled):
         return {"label": subject.label}
     assert subject.answer is not None
-    return {"answer": _answer(subject.answer)}
-
-
-def _answer(found: Answer) -> dict[str, object]:
-    return {"text": found.text, "score": found.score, "start": found.start, "end": found.end, "document": 0}
+    return {"answer": shown_answer(subject.answer, 0)}
 
 
 def _word(variants: Variants, cut: tuple[int, ...], worth: dict[tuple[int, ...], float | None]) -> dict[str, object]:
@@ -138,4 +128,4 @@ def _at_depth(subject: Labelled | Asked, encoded: Any, logits: list[Floats]) -> 
         done = subject.task.decode(encoded, logits)
         return {"labels": [{"label": label, "score": score} for label, score in done.labels]}
     found = subject.task.decode(encoded, logits)
-    return {"answers": [_answer(one) for one in found.answers], "no_answer_score": found.no_answer_score}
+    return {"answers": [shown_answer(one, 0) for one in found.answers], "no_answer_score": found.no_answer_score}

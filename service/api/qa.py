@@ -8,9 +8,8 @@ from starlette.responses import Response
 from service.api.route import add_json_route
 from service.api.schemas import PRIORITIES, QaRequest, QaResponse
 from service.api.service import RequestWork, Service, while_connected
-from service.errors import InvalidRequest, ServiceError
-from service.tasks.question_answering import Answered, QuestionAnswering
-from service.types import Floats
+from service.errors import InvalidRequest
+from service.tasks.question_answering import Answer, Answered, QuestionAnswering
 
 BLANK = {"code": "invalid_request", "message": "the document is empty, or holds nothing that the model has a token for"}
 
@@ -34,12 +33,7 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
         size = len(body.question) + sum(map(len, texts))
         encoded = await work.encode(size, lambda: task.encode(body.question, texts))
         priority = PRIORITIES[body.priority]
-        outcomes = await work.run(engine, encoded.sequences, priority, early_exit=body.early_exit)
-        logits: list[Floats] = []
-        for outcome in outcomes:
-            if isinstance(outcome, ServiceError):  # an answer without this window could be a wrong one
-                raise outcome
-            logits.append(outcome)
+        logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
         answered = await work.decode(
             encoded.tokens,
             lambda: task.decode(encoded, logits, **choices),
@@ -65,13 +59,14 @@ def _choices(body: QaRequest) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(body, name)) is not None}
 
 
+def shown_answer(answer: Answer, document: str | int) -> dict[str, object]:
+    place = {"start": answer.start, "end": answer.end, "document": document}
+    return {"text": answer.text, "score": answer.score} | place
+
+
 def _shown(answered: Answered, names: list[str | int], blank: list[int]) -> dict[str, object]:
-    answers = [
-        {"text": a.text, "score": a.score, "start": a.start, "end": a.end, "document": names[a.document]}
-        for a in answered.answers
-    ]
     shown: dict[str, object] = {
-        "answers": answers,
+        "answers": [shown_answer(answer, names[answer.document]) for answer in answered.answers],
         "no_answer_score": answered.no_answer_score,
         "tokens": answered.tokens,
         "windows": answered.windows,

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from service.api.body import BodyLimits
 from service.api.lifecycle import Lifecycle
-from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, TooLarge
+from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError, TooLarge
 from service.metrics import Metrics
 from service.serving.admission import Reservation
 from service.serving.cost import quantile
@@ -27,7 +27,7 @@ from service.serving.queue import estimate
 from service.serving.registry import Registry
 from service.serving.submission import submit
 from service.settings import Settings
-from service.types import Priority, Sequence
+from service.types import Floats, Priority, Sequence
 
 T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
@@ -175,6 +175,17 @@ class RequestWork:
         )  # fmt: skip
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes
+
+    async def run_whole(
+        self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool
+    ) -> list[Floats]:
+        """The logits of every row; the first error is the request's, for an answer without that row could be wrong."""
+        logits: list[Floats] = []
+        for outcome in await self.run(engine, rows, priority, early_exit=early_exit):
+            if isinstance(outcome, ServiceError):
+                raise outcome
+            logits.append(outcome)
+        return logits
 
     async def decode(self, size: int, work: Callable[[], T]) -> T:
         """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""

@@ -108,7 +108,8 @@ def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], w
             if splits.path_of(source) not in written:
                 check_examples(flag, source, task, labels)
     if options.calibrate and task == "question-answering":
-        check_both_kinds("--calibrate", options.calibrate)
+        questions = [question for source in options.calibrate for question in splits.questions(source)]
+        check_both_kinds(f"--calibrate {', '.join(options.calibrate)}", questions)
 
 
 def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str, Any]]]:

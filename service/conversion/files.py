@@ -109,7 +109,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         found: dict[str, torch.Tensor] = load_file(path)
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read: {_line(error)}") from error
+        raise CheckpointError(f"{path}: cannot be read: {first_line(error)}") from error
     return found
 
 
@@ -117,14 +117,14 @@ def _pickled(path: Path) -> dict[str, torch.Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise CheckpointError(f"{path}: cannot be read as tensors alone: {_line(error)}") from error
+        raise CheckpointError(f"{path}: cannot be read as tensors alone: {first_line(error)}") from error
     tensors = found.get("state_dict", found) if isinstance(found, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise CheckpointError(f"{path}: holds no state dict (names with tensors)")
     return dict(tensors)
 
 
-def _line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """The first sentence or line of a message: those of torch fill a page."""
     text = str(error).strip().splitlines()
     return text[0][:200] if text else type(error).__name__

@@ -23,6 +23,7 @@ from onnx_ir.passes import common
 from torch import Tensor
 
 from service.conversion.checkpoint import Checkpoint
+from service.conversion.files import first_line
 from service.errors import CheckpointError, ParityError, ServiceError
 from service.runtime.providers import choose
 
@@ -131,7 +132,7 @@ def exporter() -> Iterator[None]:
     except (ServiceError, ImportError, OSError):
         raise
     except Exception as error:  # they have many kinds; each means the same here
-        raise CheckpointError(f"the model cannot be exported: {_first_line(error)}") from error
+        raise CheckpointError(f"the model cannot be exported: {first_line(error)}") from error
     finally:
         log.setLevel(level)
 
@@ -175,7 +176,3 @@ def _difference(original: Original, run: Run, lengths: Array) -> float:
         parts = [output[row, : len(logits)] for output, logits in zip(found, wanted, strict=True)]
         worst.append(np.max(np.abs(np.subtract(parts, wanted))) / max(1.0, np.max(np.abs(wanted))))
     return float(np.max(worst))  # NaN where one of them is
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence as Seq
 from dataclasses import dataclass
 from itertools import pairwise
 
-EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+from service.tasks.text import EAST
+
 WORD = re.compile(rf"[{EAST}]|[^\W{EAST}]+(?:['\u2019-][^\W{EAST}]+)*|[^\w\s]+")
 
 

@@ -19,6 +19,8 @@ from service.errors import InvalidRequest
 from service.types import Ints, Sequence
 
 Definition = dict[str, Any]  # tokenizer.json
+# Of a regular expression: Han, Hiragana and Katakana, which are written without spaces between words.
+EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from service.errors import DataError
 from service.training import splits
+from service.training.datasets import Question
 
 
 def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> None:
@@ -23,9 +24,7 @@ def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> 
         raise DataError(f"{flag} {source}: label {unknown[0]!r} is none of the model's: {', '.join(labels)}")
 
 
-def check_both_kinds(flag: str, sources: Sequence[str]) -> None:
-    """DataError where the questions of ``sources`` all have an answer, or none has."""
-    if len({bool(question.answers) for source in sources for question in splits.questions(source)}) < 2:
-        raise DataError(
-            f"{flag} {', '.join(sources)}: calibration takes questions with an answer and without one, as in SQuAD 2.0"
-        )
+def check_both_kinds(told: str, questions: Sequence[Question]) -> None:
+    """DataError, which begins with ``told``, where ``questions`` all have an answer, or none has."""
+    if len({bool(question.answers) for question in questions}) < 2:
+        raise DataError(f"{told}: calibration takes questions with an answer and without one, as in SQuAD 2.0")

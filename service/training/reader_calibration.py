@@ -96,7 +96,7 @@ def calibrate_reader(engine: Engine, task: QuestionAnswering, sources: Seq[str])
     DataError for files without a question that has an answer, or without one that has none.
     """
     questions = [question for source in sources for question in splits.questions(source)]
-    check_both_kinds("calibrate", sources)
+    check_both_kinds(", ".join(sources), questions)
     asked = Asked.of(engine, task, questions)
     fitted = fit(asked)
     facts = {"data": [splits.name(source) for source in sources]} | report(asked, fitted)

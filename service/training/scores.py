@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from service.tasks.text import EAST
+
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 # A character of Han, Hiragana or Katakana; or a run of others without a space.
-EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(rf"[{EAST}]|[^\s{EAST}]+")
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 
