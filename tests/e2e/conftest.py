@@ -19,8 +19,9 @@ def server(start: Start) -> Server:
     return start(ROOT / "model_repo")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
+    """Closed with the last test of this folder: its event loop runs in this thread, and no other may meanwhile."""
     if CHROMIUM is None:
         pytest.skip("no Chromium here: make browser, or apt-get install chromium")
     from playwright.sync_api import sync_playwright
