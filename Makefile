@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test browser check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test browser pictures check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
 
 $(BIN)/.serving: pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
@@ -38,6 +38,9 @@ test: $(BIN)/.everything $(VENV)-transformers4/.done  ## all tests
 
 browser:  ## Chromium from Debian's packages, for tests/e2e, which are skipped without one
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+
+pictures: $(BIN)/.everything  ## the page's pictures in docs/images, taken of the service itself
+	$(BIN)/python -m tests.e2e.pictures
 
 check: $(BIN)/.everything  ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,6 +1,6 @@
 """Where the time of a model goes, and on what: ONNX Runtime's own profiler, by operator, on one pack of texts.
 
-python benchmarks/operators.py model_repo/sentiment/5 --lengths 16 [--device cuda]
+python benchmarks/operators.py model_repo/sentiment/6 --lengths 16 [--device cuda]
 
 On CUDA it fails where an operator of the model stayed on the CPU, but for the arithmetic on layer numbers.
 """

@@ -1,6 +1,6 @@
 """The reader against the question answering pipeline of transformers 4.57: the same weights, questions and contexts.
 
-    python benchmarks/pipelines.py --data SQUAD_JSON --overlay FOLDER [--questions 500] [--model model_repo/qa/5]
+    python benchmarks/pipelines.py --data SQUAD_JSON --overlay FOLDER [--questions 500] [--model model_repo/qa/6]
 
 OVERLAY is a folder that holds transformers 4.57, which has the pipeline; 5 dropped it:
 

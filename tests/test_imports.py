@@ -28,6 +28,7 @@ SERVING = [
     "engine",
     "recovery",
     "submission",
+    "aside",
     "device_loop",
     "step_metrics",
     "isolation",
@@ -40,6 +41,7 @@ SERVING = [
     "demand",
     "cost",
     "stepping",
+    "attention",
     "depths",
 ]
 HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}

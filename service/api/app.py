@@ -26,6 +26,7 @@ from service.background import background
 from service.metrics import Metrics, resident_memory
 from service.runtime import processor
 from service.runtime.providers import RUNTIME_VERSION, Device, choose
+from service.serving.aside import Aside
 from service.serving.device_loop import DeviceLoop
 from service.serving.encoding import EncodingStage
 from service.serving.engine import Engine
@@ -99,6 +100,7 @@ async def _lifespan(
     life.advance(State.STOPPED)
     service.registry.close()
     service.encoding.close()
+    service.aside.close()
 
 
 def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:
@@ -111,13 +113,13 @@ def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle
         return load(folder, options, loop.between_steps)
 
     registry = Registry(settings.model_repo, loader, metrics, settings.versions)
-    encoding = EncodingStage(
-        max_chars=10 * settings.max_text_chars,
-        clock=loop.clock,
-        on_refusal=lambda why: metrics.refused.labels(why).inc(),
-    )
+
+    def refused(why: str) -> None:
+        metrics.refused.labels(why).inc()
+
+    encoding = EncodingStage(max_chars=10 * settings.max_text_chars, clock=loop.clock, on_refusal=refused)
     bodies = BodyLimits(settings.max_body_bytes, settings.max_body_memory, settings.body_seconds)
-    return Service(settings, metrics, registry, loop, encoding, life, bodies)
+    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), life, bodies)
 
 
 async def _ready(service: Service) -> None:

@@ -1,10 +1,14 @@
 """The bodies of ``POST /explain``."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.qa import shown_answer
 from service.api.schemas import AnswerSpan, LabelScore, ModelName, Request, Text
+from service.tasks.explaining import Asked, Labelled
+
+Number = Annotated[int, Field(ge=1)]
 
 
 class ExplainRequest(Request):
@@ -12,9 +16,9 @@ class ExplainRequest(Request):
     text_pair: Text | None = Field(None, description="The second text of a pair.")
     question: Text | None = Field(None, description="The question to answer from the context.")
     context: Text | None = Field(None, description="The one text to look in.")
-    method: Literal["occlusion", "depth"] = Field(
-        "occlusion", description="occlusion: what each word is worth, by leaving it out. depth: what the model would "
-        "answer after each turn of its layers.",
+    method: Literal["occlusion", "attention", "depth"] = Field(
+        "occlusion", description="occlusion: what each word is worth, by leaving it out. attention: where each token "
+        "looked. depth: what the model would answer after each turn of its layers.",
     )  # fmt: skip
     label: str | None = Field(None, max_length=1024, description="The label to explain; the best one where absent.")
     phrases: bool = Field(False, description="With occlusion: what neighbouring words are worth together, too.")
@@ -23,6 +27,14 @@ class ExplainRequest(Request):
         "taken together.",
     )  # fmt: skip
     dry_run: bool = Field(False, description="With occlusion: tell only what it would cost.")
+
+    layers: list[Number] | None = Field(
+        None, max_length=1024, description="With attention: of these layers, from 1; all where absent, none where "
+        "empty.",
+    )  # fmt: skip
+    heads: list[Number] | None = Field(
+        None, min_length=1, max_length=1024, description="With attention: of these heads, from 1."
+    )
 
     model_config = ConfigDict(
         extra="forbid", strict=True, json_schema_extra={"examples": [{"text": "a gorgeous, witty, seductive movie"}]}
@@ -54,6 +66,22 @@ class DepthScore(BaseModel):
     no_answer_score: float | None = None
 
 
+class Token(BaseModel):
+    text: str = Field(description="As it stands in its field; empty for the tokens that frame the texts.")
+    field: Literal["text", "text_pair", "question", "context"] | None
+    start: int | None = Field(description="First code point in its field.")
+    end: int | None = Field(description="One past the last code point.")
+    rollout: float = Field(description="How much of it reaches what the answer is read from.")
+
+
+class LayerAttention(BaseModel):
+    layer: int
+    heads: list[int]
+    weights: list[list[list[float]]] = Field(
+        description="(heads, tokens, tokens): where the token of the row looked; a row sums to 1."
+    )
+
+
 class ExplainResponse(BaseModel):
     model: ModelName
     method: str
@@ -62,7 +90,17 @@ class ExplainResponse(BaseModel):
     score: float | None = Field(None, description="Of the whole text: the label's, or the answer's.")
     words: list[WordScore] | None = None
     phrases: list[PhraseScore] | None = None
+    pieces: list[Token] | None = None
+    attention: list[LayerAttention] | None = None
     depths: list[DepthScore] | None = None
     leaves_at: int | None = Field(None, description="The depth at which early exit would have ended.")
     variants: int | None = Field(None, description="Texts that were run, or would be.")
     tokens: int = Field(description="What they cost together.")
+
+
+def explained(subject: Labelled | Asked) -> dict[str, object]:
+    """What is explained, as the answer names it."""
+    if isinstance(subject, Labelled):
+        return {"label": subject.label}
+    assert subject.answer is not None
+    return {"answer": shown_answer(subject.answer, 0)}

@@ -18,7 +18,9 @@ from service.api.lifecycle import Lifecycle
 from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError, TooLarge
 from service.metrics import Metrics
 from service.serving.admission import Reservation
+from service.serving.aside import Aside
 from service.serving.cost import quantile
+from service.serving.depths import InDeviceThread
 from service.serving.device_loop import DeviceLoop
 from service.serving.encoding import EncodingStage
 from service.serving.engine import Engine
@@ -64,6 +66,7 @@ class Service:
     registry: Registry
     device: DeviceLoop
     encoding: EncodingStage
+    aside: Aside
     life: Lifecycle
     bodies: BodyLimits
     prices: dict[str, SizePrice] = field(default_factory=dict)
@@ -186,6 +189,11 @@ class RequestWork:
                 raise outcome
             logits.append(outcome)
         return logits
+
+    async def run_aside(self, work: Callable[[InDeviceThread], T]) -> T:
+        """``work`` in a thread beside the loop, which goes to the device piece by piece until the deadline."""
+        with self.stage("run"):
+            return await self.service.aside.run(self.deadline, work)
 
     async def decode(self, size: int, work: Callable[[], T]) -> T:
         """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""

@@ -22,7 +22,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from service.conversion.activations import activated
-from service.conversion.builder import MICROSOFT, Graph, Target
+from service.conversion.builder import CPU, MICROSOFT, Graph, Target
 from service.conversion.shape import Shape
 from service.conversion.weights import WeightFile
 
@@ -46,7 +46,10 @@ def build(part: str, network: Network, target: Target) -> onnx.ModelProto:
         "layers": _layers,
         "head": _head,
     }
-    graph = makers[part](Graph(network.weights, target), network)
+    return model_of(makers[part](Graph(network.weights, target), network), target)
+
+
+def model_of(graph: onnx.GraphProto, target: Target = CPU) -> onnx.ModelProto:
     opsets = [helper.make_opsetid("", _OPSETS[target.device]), helper.make_opsetid(MICROSOFT, 1)]
     model = helper.make_model(graph, opset_imports=opsets, producer_name="albert-serve")
     model.ir_version = 10
@@ -71,7 +74,7 @@ def _embed(graph: Graph, network: Network) -> onnx.GraphProto:
     hidden = graph.dense(normed, "embed.up")
     graph.add("Identity", hidden, out="hidden")
     inputs = [_ints(name, "tokens") for name in ("ids", "positions", "types")]
-    return graph.graph("embed", inputs, [_hidden("hidden", graph, network)])
+    return graph.graph("embed", inputs, [hidden_info("hidden", graph, network)])
 
 
 def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
@@ -97,8 +100,8 @@ def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
         else [_ints("token_offset", "rows", "longest"), _ints("cumulative", "rows_and_one")]
     )
     scalars = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("first", "count")]
-    inputs = [_hidden("hidden", graph, network), *scalars, *plan]
-    return graph.graph("layers", inputs, [_hidden("out", graph, network)])
+    inputs = [hidden_info("hidden", graph, network), *scalars, *plan]
+    return graph.graph("layers", inputs, [hidden_info("out", graph, network)])
 
 
 def group_ranges(shape: Shape) -> list[tuple[int, int]]:
@@ -113,19 +116,29 @@ def _loop_body(graph: Graph, network: Network, group: int) -> onnx.GraphProto:
     for inner in range(network.shape.inner_group_num):
         x = _layer(body, network.shape, f"layer.{group}.{inner}", x)
     leaving = body.add("Identity", x)
+    return one_group(body, group, [hidden_info(entering, graph, network)], [hidden_info(leaving, graph, network)])
+
+
+def one_group(
+    body: Graph, group: int, entering: list[onnx.ValueInfoProto], leaving: list[onnx.ValueInfoProto]
+) -> onnx.GraphProto:
+    """The nodes of ``body`` as the body of a group's Loop, with what it takes from turn to turn."""
     going_on = body.add("Identity", f"go_{group}")
     inputs = [
         helper.make_tensor_value_info(f"trip_{group}", TensorProto.INT64, []),
         helper.make_tensor_value_info(f"go_{group}", TensorProto.BOOL, []),
-        _hidden(entering, graph, network),
     ]
-    outputs = [helper.make_tensor_value_info(going_on, TensorProto.BOOL, []), _hidden(leaving, graph, network)]
-    return helper.make_graph(body.nodes, f"group_{group}", inputs, outputs)
+    outputs = [helper.make_tensor_value_info(going_on, TensorProto.BOOL, [])]
+    return helper.make_graph(body.nodes, f"group_{group}", inputs + entering, outputs + leaving)
 
 
 def _layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
     """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden)."""
-    attended = _attention(graph, shape, name, x)
+    return after_attention(graph, shape, name, _attention(graph, shape, name, x), x)
+
+
+def after_attention(graph: Graph, shape: Shape, name: str, attended: str, x: str) -> str:
+    """The rest of the layer that read ``x`` and mixed its values to ``attended``."""
     x = _projected(graph, shape, attended, f"{name}.out", x, f"{name}.attention_norm")
     active = activated(graph, shape.hidden_act, x, f"{name}.up")
     return _projected(graph, shape, active, f"{name}.down", x, f"{name}.norm")
@@ -168,7 +181,7 @@ def _projected(graph: Graph, shape: Shape, x: str, matrix: str, skip: str, norm:
 
 def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     x, rows = "hidden", "tokens"
-    inputs = [_hidden("hidden", graph, network)]
+    inputs = [hidden_info("hidden", graph, network)]
     if network.pooled:
         first = graph.add("Gather", "hidden", "starts")  # the [CLS] of each row
         x, rows = graph.add("Tanh", graph.dense(first, "head.pool")), "rows"
@@ -178,5 +191,5 @@ def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     return graph.graph("head", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (rows, None))])
 
 
-def _hidden(name: str, graph: Graph, network: Network) -> onnx.ValueInfoProto:
+def hidden_info(name: str, graph: Graph, network: Network) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, graph.float, ("tokens", network.shape.hidden_size))

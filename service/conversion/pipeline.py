@@ -10,10 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from service import __version__
+from service.conversion.attention import FILE as ATTENTION, build_attention
 from service.conversion.builder import CPU, CUDA, Device
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
 from service.conversion.graph import Network
-from service.conversion.precision import Gate, check_wish, lowered, staged_engine, write_graphs
+from service.conversion.precision import Gate, check_wish, lowered, staged_engine, write_graph, write_graphs
 from service.conversion.verify import verify
 from service.conversion.weights import WeightFile, serving_arrays
 from service.errors import CheckpointError
@@ -65,7 +66,7 @@ def convert(
         if check:
             check(checkpoint)
         step("writing weights")
-        network = write_weights(checkpoint, folder)
+        network = write_shared(checkpoint, folder)
         step("writing graphs")
         manifest = draft(checkpoint, options, {t.device: write_graphs(network, folder, t) for t in (CPU, CUDA)}, folder)
         step("verifying")
@@ -91,11 +92,13 @@ def verify_published(folder: Path, source: str, device: str = "cpu") -> dict[str
     return verify(engine, read_checkpoint(source, manifest.task))
 
 
-def write_weights(checkpoint: Checkpoint, folder: Path) -> Network:
-    """Weights and tokenizer into ``folder``; the graphs of all devices and precisions share the one file of weights."""
+def write_shared(checkpoint: Checkpoint, folder: Path) -> Network:
+    """What all devices and precisions share, into ``folder``: weights, tokenizer and the graph that gives attention."""
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
     weights = WeightFile(folder, serving_arrays(checkpoint))
-    return Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
+    network = Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
+    write_graph(build_attention(network), folder / ATTENTION)
+    return network
 
 
 def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs], folder: Path) -> Manifest:
@@ -115,6 +118,7 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
         architecture={"class": checkpoint.architecture} | asdict(checkpoint.shape),
         tokenizer=TokenizerFacts(**checkpoint.special),
         graphs=graphs,
+        attention=ATTENTION,
         sha256={path.name: sha256(path) for path in sorted(folder.iterdir())},
         provenance=_provenance(checkpoint, options),
     )

@@ -23,7 +23,7 @@ from service.repository.store import read_files, sha256
 from service.runtime.processor import current
 from service.runtime.providers import Device, choose
 from service.serving.engine import Engine
-from service.serving.loading import assemble, choose_precision, make_model, make_task
+from service.serving.loading import assemble, choose_precision, make_attention, make_model, make_task
 from service.types import Sequence
 
 BITS: tuple[WeightBits, ...] = (7, 8)
@@ -58,24 +58,26 @@ def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None
     files, chosen = read_files(folder, manifest), device or choose("cpu")
     precision = "float32" if exact else choose_precision(manifest.graphs[chosen.kind])
     model = make_model(files, manifest, chosen, precision)
-    return assemble(manifest, make_task(files, manifest), model, precision, budget=1024)
+    engine = assemble(manifest, make_task(files, manifest), model, precision, budget=1024)
+    engine.open_attention = lambda: make_attention(read_files(folder, manifest), manifest)
+    return engine
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
     """Eight bits come with the same layers in float32 beside them."""
     names: dict[str, str | int] = {part: f"{part}.{target.device}.onnx" for part in PARTS}
     for part in PARTS:
-        _write(build(part, network, target), folder / str(names[part]))
+        write_graph(build(part, network, target), folder / str(names[part]))
     exact = folder / f"layers.{target.device}.float32.onnx"
     exact.unlink(missing_ok=True)
     if target.int8:
-        _write(build("layers", network, CPU), exact)
+        write_graph(build("layers", network, CPU), exact)
         names["float32_layers"] = exact.name
         names["weight_bits"] = target.weight_bits
     return Graphs.model_validate({"precision": target.precision} | names)
 
 
-def _write(model: onnx.ModelProto, path: Path) -> None:
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(path))
 

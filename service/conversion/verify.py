@@ -17,6 +17,7 @@ from service.conversion.checkpoint import Checkpoint
 from service.conversion.oracles import compare_ids
 from service.conversion.texts import inputs, pairs
 from service.errors import ParityError
+from service.serving.attention import attention_by_layer
 from service.serving.engine import Engine
 from service.tasks.classification import Classification
 from service.tasks.question_answering import EncodedQuestion, QuestionAnswering
@@ -26,6 +27,7 @@ from service.types import Floats, Sequence
 # float16 on a GPU rounds every layer's output to eleven bits.
 TOLERANCE = {"float32": 5e-4, "float16": 3e-2}
 BATCH_TOKENS = 1024
+ATTENTION_TOKENS = 64
 BODY = ("embeddings.", "encoder.", "pooler.")
 
 
@@ -54,8 +56,31 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
         + _different(engine, questions, wanted, mixed),
         "compared_with": f"transformers {transformers.__version__}, torch {torch.__version__.partition('+')[0]}",
     }
+    report |= {"max_difference_of_attention": _attention(engine, original, rows)} if engine.manifest.attention else {}
     _judge(report)
     return report
+
+
+def _attention(engine: Engine, original: Any, rows: Seq[Sequence]) -> float:
+    """The largest difference of a weight of attention, in the shortest and the longest of the short ``rows``."""
+    original.set_attn_implementation("eager")  # the others keep their weights to themselves
+    short = sorted((row for row in rows if len(row) <= ATTENTION_TOKENS), key=len)
+    worst = 0.0
+    for row in (short[0], short[-1]) if short else ():
+        layers = attention_by_layer(engine.model, engine.attention(), row, lambda work: work())
+        found, wanted = np.stack(list(layers)), _reference_attention(original, row)
+        worst = max(worst, float(np.abs(found - wanted).max()))
+    return worst
+
+
+def _reference_attention(model: torch.nn.Module, row: Sequence) -> Floats:
+    """(layers, heads, tokens, tokens)"""
+    ids, types = (torch.from_numpy(part.astype(np.int64))[None] for part in (row.ids, row.types))
+    with torch.inference_mode():
+        out = model(
+            ids, attention_mask=torch.ones_like(ids), token_type_ids=types, return_dict=True, output_attentions=True
+        )
+    return np.asarray(torch.cat(out.attentions).numpy())
 
 
 def _tolerance(engine: Engine) -> float:
@@ -71,6 +96,11 @@ def _judge(report: dict[str, Any]) -> None:
         raise ParityError(
             f"the logits differ by {worst:.2g} of the largest, the tolerance is {report['tolerance']:.2g}: "
             "the converted model is damaged, or the weights are not those of this configuration"
+        )
+    if not report.get("max_difference_of_attention", 0.0) <= report["tolerance"]:
+        raise ParityError(
+            f"weights of attention differ by {report['max_difference_of_attention']:.2g}, the tolerance is "
+            f"{report['tolerance']:.2g}: the graph that gives attention out is wrong, which is a bug"
         )
     if report["different_answers"]:
         raise ParityError(f"{report['different_answers']} labels or spans differ from the original's")
@@ -91,12 +121,12 @@ def _questions(engine: Engine) -> list[EncodedQuestion]:
     return [task.encode("Who repaired the clock, and when?", [text]) for text in inputs()]
 
 
-def _original(checkpoint: Checkpoint) -> torch.nn.Module:
+def _original(checkpoint: Checkpoint) -> Any:
     """From the tensors as they were read: transformers would start one that it knows under another name at chance."""
     state = {f"albert.{name}" if name.startswith(BODY) else name: value for name, value in checkpoint.weights.items()}
     kind = getattr(transformers, checkpoint.architecture)
     config = transformers.AlbertConfig(**asdict(checkpoint.shape), num_labels=len(checkpoint.labels) or 2)
-    model: torch.nn.Module = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
+    model = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
     return model.eval()
 
 

@@ -69,6 +69,7 @@ class Manifest(_Part):
     architecture: dict[str, Any]
     tokenizer: TokenizerFacts = TokenizerFacts()
     graphs: dict[Literal["cpu", "cuda"], Graphs]
+    attention: FileName | None = None  # the graph that gives attention out; versions of before have none
     sha256: dict[FileName, Sha256]  # of every file that serving reads
     temperature: float = Field(default=1.0, gt=0)  # logits are divided by it
     evidence: float = Field(default=0.0, ge=0, le=1)  # a text's logits are multiplied by (tokens / window) to this
@@ -93,8 +94,7 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> "Manifest":
-        named = {name for graphs in self.graphs.values() for name in graphs.files()}
-        unsummed = (named | {self.tokenizer.file}) - self.sha256.keys()
+        unsummed = self.named_files() - self.sha256.keys()
         if unsummed:
             raise ValueError(f"no checksum for {', '.join(sorted(unsummed))}")
         if self.task == "text-classification" and (not self.labels or self.problem_type is None):
@@ -102,3 +102,8 @@ class Manifest(_Part):
         if self.window > self.max_length or self.overlap >= self.window:
             raise ValueError("wanted overlap < window <= max_length")
         return self
+
+    def named_files(self) -> set[str]:
+        """All but the files of weights, which the graphs name."""
+        graphs = {name for one in self.graphs.values() for name in one.files()}
+        return graphs | {self.tokenizer.file} | ({self.attention} if self.attention else set())

@@ -54,7 +54,7 @@ class Model:
         self.depth = layers
         self._pooled = pooled
         self._stays = device.kind == "cuda"  # what comes out, there
-        self._sessions = {part: _session(part, graph, weights, device) for part, graph in graphs.items()}
+        self._sessions = {part: open_session(part, graph, weights, device) for part, graph in graphs.items()}
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
         """Logits of each row, through all layers: (labels,) for a classifier, (tokens of the row, 2) for spans."""
@@ -127,7 +127,7 @@ def _bound(session: ort.InferenceSession, feeds: dict[str, Any], device: Device)
     return binding.get_outputs()[0]
 
 
-def _session(part: str, graph: bytes, weights: Mapping[str, bytes], device: Device) -> ort.InferenceSession:
+def open_session(part: str, graph: bytes, weights: Mapping[str, bytes], device: Device) -> ort.InferenceSession:
     options = ort.SessionOptions()
     # ONNX Runtime copies what it needs of them: nothing is mapped that another process could cut short (SIGBUS).
     options.add_external_initializers_from_files_in_memory(

@@ -1,12 +1,14 @@
 """One loaded version of a model: what it knows, and how the device runs a step of it."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from service.repository.manifest import Manifest
+from service.runtime.attention import AttentionModel
 from service.runtime.session import Model
 from service.serving.cost import CostModel
 from service.serving.stepping import Progress, Stepping, Stop, advance, never
@@ -22,7 +24,8 @@ PROBE_TOKENS = 8
 class Engine:
     """A model that answers, with its facts.  ``budget`` is in tokens a step, ``precision`` the one that really runs.
 
-    ``run``, ``step``, ``profile_run`` and ``probe`` belong to the device's thread.  ``remake`` makes its model anew.
+    ``run``, ``step``, ``profile_run`` and ``probe`` belong to the device's thread.  ``remake`` makes its model anew,
+    ``open_attention`` the graph that gives attention out: nothing of it is loaded before somebody asks.
     """
 
     manifest: Manifest
@@ -34,8 +37,11 @@ class Engine:
     padding: float = math.inf  # see scheduler.BatchLimits
     cost: CostModel = field(default_factory=CostModel)
     remake: Callable[[], Model] | None = None
+    open_attention: Callable[[], AttentionModel] | None = None
     full_budget: int = 0
     clean_steps: int = 0
+    _attention: AttentionModel | None = None
+    _opening: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.full_budget = self.full_budget or self.budget
@@ -74,6 +80,14 @@ class Engine:
         if self.remake is not None:
             self.model = self.remake()
 
+    def attention(self) -> AttentionModel:
+        """Blocks where it is the first to ask.  InvalidRequest where the version has none."""
+        with self._opening:
+            if self._attention is None:
+                assert self.open_attention is not None
+                self._attention = self.open_attention()
+            return self._attention
+
     def _through(self, stepping: Stepping, rows: Seq[Sequence], check_interval: int) -> list[Floats]:
         """Logits of each row, each going on until it leaves."""
         done: dict[int, Floats] = {}
@@ -87,3 +101,4 @@ class Engine:
 
     def close(self) -> None:
         """Nothing of it is asked any more."""
+        self._attention = None

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from service.errors import DeviceError
+from service.errors import DeviceError, InvalidRequest
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import read_files, read_manifest
+from service.runtime.attention import AttentionModel
 from service.runtime.memory import give_back
 from service.runtime.processor import current
 from service.runtime.providers import Device
@@ -61,6 +62,7 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
     if precision == "int8" and options.precision == "auto" and not current().vnni:
         _prefer_floats(engine, files, device, device_run)
     served = engine.precision
+    engine.open_attention = lambda: make_attention(read_files(folder, manifest), manifest)
     engine.remake = lambda: make_model(read_files(folder, manifest), manifest, device, served)
     if served != graphs.precision:
         log.warning("%s runs in %s, its graphs are in %s: %s", folder, served, graphs.precision, _why(graphs, options))
@@ -136,10 +138,23 @@ def make_model(files: Files, manifest: Manifest, device: Device, precision: str)
     chosen = {part: getattr(graphs, part) for part in ("embed", "layers", "head")}
     if graphs.float32_layers and precision == "float32":
         chosen["layers"] = graphs.float32_layers
-    named = {name for one in manifest.graphs.values() for name in one.files()} | {manifest.tokenizer.file}
-    weights = {name: content for name, content in files.items() if name not in named}
+    weights = _weights(files, manifest)
     parts = {part: files[name] for part, name in chosen.items()}
     return Model(parts, weights, device, layers=manifest.layers, pooled=manifest.task == "text-classification")
+
+
+def make_attention(files: Files, manifest: Manifest) -> AttentionModel:
+    """On the CPU whatever the device.  InvalidRequest for a version that was converted without its graph."""
+    if manifest.attention is None:
+        raise InvalidRequest(
+            f"{manifest.name}/{manifest.version} has no graph that gives attention out: convert its checkpoint again"
+        )
+    return AttentionModel(files[manifest.attention], _weights(files, manifest))
+
+
+def _weights(files: Files, manifest: Manifest) -> dict[str, bytes]:
+    named = manifest.named_files()
+    return {name: content for name, content in files.items() if name not in named}
 
 
 def _graphs(manifest: Manifest, device: Device) -> Graphs:

@@ -3,7 +3,12 @@
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from fastapi import FastAPI
+
+from service.api import explain_attention
+from service.serving.loading import make_attention
 
 pytestmark = pytest.mark.anyio
 
@@ -139,3 +144,88 @@ async def test_what_cannot_be_explained_is_refused(
     client: httpx.AsyncClient, body: dict[str, Any], status: int, said: str
 ) -> None:
     assert said in (await ask(client, status=status, **body))["error"]["message"]
+
+
+async def test_attention_tells_where_each_token_looked(client: httpx.AsyncClient) -> None:
+    body = await ask(client, text="It was not good.", method="attention")
+    pieces, tokens = body["pieces"], body["tokens"]
+
+    assert len(pieces) == tokens
+    assert [one["field"] for one in pieces] == [None, *["text"] * (tokens - 2), None]
+    for one in pieces[1:-1]:
+        assert "It was not good."[one["start"] : one["end"]] == one["text"]
+    assert [one["layer"] for one in body["attention"]] == [1, 2, 3]
+    for layer in body["attention"]:
+        assert layer["heads"] == [1, 2, 3, 4]
+        weights = np.array(layer["weights"])
+        assert weights.shape == (4, tokens, tokens)
+        np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-3)
+    assert sum(one["rollout"] for one in pieces) == pytest.approx(1, abs=1e-5)
+    inside = sum(one["rollout"] for one in pieces[1:-1])
+    assert sum(word["score"] for word in body["words"]) == pytest.approx(inside, abs=1e-5)
+    assert [word["text"] for word in body["words"]] == ["It", "was", "not", "good", "."]
+    assert body["score"] == pytest.approx(await score(client, body["label"], "It was not good."), abs=1e-5)
+
+
+async def test_layers_and_heads_can_be_chosen(client: httpx.AsyncClient) -> None:
+    whole = await ask(client, text=TEXT, text_pair="It was", method="attention")
+    part = await ask(client, text=TEXT, text_pair="It was", method="attention", layers=[3], heads=[2, 4])
+    none = await ask(client, text=TEXT, text_pair="It was", method="attention", layers=[])
+
+    assert [(one["layer"], one["heads"]) for one in part["attention"]] == [(3, [2, 4])]
+    assert part["attention"][0]["weights"] == [whole["attention"][2]["weights"][head] for head in (1, 3)]
+    assert none["attention"] == []
+    assert none["words"] == part["words"] == whole["words"]
+    assert {one["field"] for one in whole["pieces"]} == {None, "text", "text_pair"}
+
+
+async def test_attention_of_an_answer_is_read_from_its_own_tokens(client: httpx.AsyncClient) -> None:
+    body = await ask(client, question="Who?", context="Clara repaired it.", method="attention")
+    plain = await ask(client, "/qa", question="Who?", context="Clara repaired it.")
+
+    assert body["answer"]["text"] == plain["answers"][0]["text"]
+    assert sum(one["rollout"] for one in body["pieces"]) == pytest.approx(1, abs=1e-5)
+    assert {word["field"] for word in body["words"]} == {"question", "context"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"text": "ok", "layers": [4]}, 422, "layers: there is no 4; the model has 1 to 3"),
+        ({"text": "ok", "heads": [5]}, 422, "heads: there is no 5"),
+        ({"text": "ok", "heads": []}, 422, "heads"),
+        ({"text": "ok", "layers": [0]}, 422, "layers"),
+        ({"text": TEXT * 10}, 422, "attention is shown of a text that fits one"),
+        ({"question": "Who?", "context": TEXT * 10}, 422, "attention is shown of a text that fits one"),
+    ],
+)
+async def test_attention_that_cannot_be_shown_is_refused(
+    client: httpx.AsyncClient, body: dict[str, Any], status: int, said: str
+) -> None:
+    found = await ask(client, method="attention", status=status, **body)
+
+    assert said in found["error"]["message"]
+
+
+async def test_an_answer_holds_so_many_weights(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain_attention, "MOST_WEIGHTS", 3 * 4 * 49)
+    assert (await ask(client, text="It was", method="attention", layers=[1]))["attention"]
+    refused = await ask(client, text=TEXT, method="attention", status=413)
+    assert "choose layers and heads, or layers [] for the words alone" in refused["error"]["message"]
+    assert (await ask(client, text=TEXT, method="attention", layers=[]))["words"]
+
+
+async def test_a_version_without_its_graph_says_so_and_one_with_it_loads_it_when_asked(
+    client: httpx.AsyncClient, app: FastAPI
+) -> None:
+    (engine,) = [one for one in app.state.service.registry.engines() if one.ref.name == "sentiment"]
+    assert engine._attention is None
+    await ask(client, text="ok", method="attention")
+    first = engine._attention
+    await ask(client, text="ok", method="attention")
+    assert engine._attention is first is not None
+
+    older = engine.manifest.model_copy(update={"attention": None})
+    engine._attention, engine.open_attention = None, lambda: make_attention({}, older)
+    refused = await ask(client, text="ok", method="attention", status=422)
+    assert "has no graph that gives attention out: convert its checkpoint again" in refused["error"]["message"]

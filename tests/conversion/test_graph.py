@@ -11,7 +11,7 @@ import pytest
 from service.conversion.builder import CPU, CUDA, LAYER_MATRICES, Target
 from service.conversion.checkpoint import read_checkpoint
 from service.conversion.graph import group_ranges
-from service.conversion.pipeline import Options, draft, write_weights
+from service.conversion.pipeline import Options, draft, write_shared
 from service.conversion.precision import staged_engine, write_graphs
 from service.conversion.shape import Shape
 from service.conversion.verify import verify
@@ -44,7 +44,7 @@ def converted(checkpoint: Path, folder: Path, target: Target = CPU) -> Engine:
     """The engine of ``checkpoint``, its files written to ``folder``; nothing verified yet."""
     read = read_checkpoint(str(checkpoint))
     folder.mkdir(exist_ok=True)
-    network = write_weights(read, folder)
+    network = write_shared(read, folder)
     graphs = {one.device: write_graphs(network, folder, one) for one in (target, CUDA)}
     return staged_engine(folder, draft(read, Options("tiny"), graphs, folder))
 
@@ -57,6 +57,7 @@ def test_every_shape_answers_as_pytorch_does(tmp_path: Path, architecture: str, 
 
     assert report["max_difference_alone"] < 1e-5
     assert report["max_difference_in_batches"] < 1e-5
+    assert report["max_difference_of_attention"] < 1e-5
     assert report["longest"] == TINY["max_position_embeddings"]
 
 

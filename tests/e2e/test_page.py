@@ -116,13 +116,32 @@ def test_words_are_shaded_by_what_they_are_worth_and_the_decision_is_drawn(page:
 
 def test_an_answer_is_explained_too(page: Any) -> None:
     panel = open_tab(page, "explain")
+    panel.locator("[name=model]").select_option("sentiment")
+    assert not panel.locator("[name=question]").is_visible()
     panel.locator("[name=model]").select_option("qa")
     fill(panel, "question", "When was the bridge opened?")
     fill(panel, "text", "The bridge was opened in 1902.")
     result = send(panel)
 
     assert "1902" in result.locator("h2").first.inner_text()
-    assert result.locator(".text").count() == 2  # the question and the context
+    assert result.locator(".text").count() == 4  # the question and the context, by occlusion and by rollout
+
+
+def test_attention_is_shown_by_layer_and_head(page: Any, server: Server) -> None:
+    panel = open_tab(page, "explain")
+    panel.locator("[name=model]").select_option("sentiment")
+    fill(panel, "text", "It was not good.")
+    result = send(panel)
+    asked = {"text": "It was not good.", "model": "sentiment", "method": "attention", "layers": [2], "heads": [3]}
+    (layer,) = httpx.post(f"{server.url}/explain", json=asked).json()["attention"]
+    result.get_by_label("Layer").select_option("2")
+    with page.expect_response("**/explain"):
+        result.get_by_label("Head").select_option("3")
+    page.wait_for_timeout(200)
+    cells = [float(one.get_attribute("fill-opacity")) for one in result.locator("rect.cell").all()]
+
+    assert cells == pytest.approx([weight for row in layer["weights"][0] for weight in row])
+    assert "→" in result.locator("svg:has(rect.cell)").get_attribute("aria-label")
 
 
 def test_the_service_tab_lives(page: Any, server: Server) -> None:

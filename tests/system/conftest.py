@@ -62,32 +62,40 @@ def free_port() -> int:
         return port
 
 
+def start_server(repository: Path, log: Path, *flags: str) -> Server:
+    port = free_port()
+    command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ALBERT_SERVE_")}
+    environment["ALBERT_SERVE_CPU_FEATURES"] = conftest.CPU_FEATURES
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--model-repo", str(repository), "--log-format", "text", *flags],
+            cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment,
+        )  # fmt: skip
+    return Server(process, f"http://127.0.0.1:{port}", log)
+
+
+def kill(server: Server) -> None:
+    if server.process.poll() is None:
+        server.process.kill()
+        server.process.wait()
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Starts a server for a repository, waits until it is ready unless told not to, and kills it at the end."""
     running: list[Server] = []
 
     def started(repository: Path, *flags: str, ready: bool = True) -> Server:
-        port = free_port()
-        log = tmp_path_factory.mktemp("server") / "log"
-        command = [sys.executable, "-m", "service", "serve", "--port", str(port), "--device", "cpu"]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("ALBERT_SERVE_")}
-        environment["ALBERT_SERVE_CPU_FEATURES"] = conftest.CPU_FEATURES
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, "--model-repo", str(repository), "--log-format", "text", *flags],
-                cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment,
-            )  # fmt: skip
-        running.append(server := Server(process, f"http://127.0.0.1:{port}", log))
+        server = start_server(repository, tmp_path_factory.mktemp("server") / "log", *flags)
+        running.append(server)
         if ready:
             wait_until_ready(server)
         return server
 
     yield started
     for server in running:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+        kill(server)
 
 
 def wait_until_ready(server: Server, seconds: float = 60) -> None:

@@ -1,4 +1,5 @@
-import { call, connect } from "./api.js";
+import { call, connect, Failed } from "./api.js";
+import { attention } from "./attention.js";
 import { drawn, make, percent, points } from "./dom.js";
 import { t } from "./text.js";
 
@@ -18,20 +19,31 @@ export function start(panel) {
     () => (phrases.checked ? { ...subject(), phrases: true } : subject()),
     async (found) => {
       const { found: deep } = await call("explain", { ...subject(), method: "depth" });
-      return [...words(found, subject()), ...pairs(found), ...turns(deep)];
+      return [...words(found, subject()), ...pairs(found), ...turns(deep), ...(await seen(subject()))];
     },
   );
 }
 
+// What cannot be shown of a long text, or an older version, keeps nothing else from being shown.
+async function seen(subject) {
+  try {
+    return await attention(subject, (found) => fields(found, subject));
+  } catch (error) {
+    if (!(error instanceof Failed)) throw error;
+    return [make("h2", {}, t("attention")), make("p", { class: "note" }, error.message)];
+  }
+}
+
 function words(found, subject) {
   const what = found.label ?? found.answer.text;
+  return [make("h2", {}, `${what}: ${percent(found.score)}`), make("p", {}, t("without")), ...fields(found, subject)];
+}
+
+// Each text with its words shaded by their scores.
+function fields(found, subject) {
   const most = Math.max(1e-9, ...found.words.map(({ score }) => Math.abs(score ?? 0)));
-  const fields = [...new Set(found.words.map(({ field }) => field))];
-  return [
-    make("h2", {}, `${what}: ${percent(found.score)}`),
-    make("p", {}, t("without")),
-    ...fields.map((field) => shaded(points(subject[field]), found.words.filter((word) => word.field === field), most)),
-  ];
+  const names = [...new Set(found.words.map(({ field }) => field))];
+  return names.map((field) => shaded(points(subject[field]), found.words.filter((word) => word.field === field), most));
 }
 
 function shaded(letters, parts, most) {

@@ -1,0 +1,40 @@
+"""``POST /explain`` with ``"method": "occlusion"``: what each word is worth, by leaving it out."""
+
+from service.api.explain_schemas import ExplainRequest, explained
+from service.api.service import RequestWork
+from service.serving.engine import Engine
+from service.tasks.explaining import Asked, Labelled, Variants
+from service.tasks.occlusion import Part
+from service.types import Priority
+
+
+async def by_occlusion(
+    work: RequestWork, engine: Engine, subject: Labelled | Asked, body: ExplainRequest
+) -> dict[str, object]:
+    """All variants of the text at once, as bulk work: whoever waits for an answer goes first."""
+    size = sum(map(len, subject.texts.values())) * min(body.max_variants, 64)
+    variants = await work.encode(size, lambda: Variants.of(subject, body.max_variants, phrases=body.phrases))
+    rows = variants.sequences
+    cost: dict[str, object] = {"variants": len(variants.cuts), "tokens": sum(map(len, rows))}
+    if body.dry_run:
+        return cost
+    logits = await work.run_whole(engine, rows, Priority.BULK, early_exit=False)
+    score, worth = await work.decode(sum(map(len, rows)), lambda: variants.worth(logits))
+    shown = {"score": score, "words": [_word(variants, (index,), worth) for index in range(len(variants.parts))]}
+    if body.phrases:
+        shown["phrases"] = [_phrase(variants, cut, worth) for cut in worth if len(cut) == 2]
+    return explained(subject) | shown | cost
+
+
+def _word(variants: Variants, cut: tuple[int, ...], worth: dict[tuple[int, ...], float | None]) -> dict[str, object]:
+    parts = [variants.parts[index] for index in cut]
+    place = Part(parts[0].field, parts[0].start, parts[-1].end)
+    text = variants.subject.texts[place.field][place.start : place.end]
+    return {"field": place.field, "text": text, "start": place.start, "end": place.end, "score": worth[cut]}
+
+
+def _phrase(variants: Variants, cut: tuple[int, ...], worth: dict[tuple[int, ...], float | None]) -> dict[str, object]:
+    scores = [worth[cut], *(worth[(index,)] for index in cut)]
+    together, *apart = scores
+    known = together is not None and None not in apart
+    return _word(variants, cut, worth) | {"interaction": together - sum(apart) if known else None}  # type: ignore[operator, arg-type]
