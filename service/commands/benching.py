@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.errors import DataError
 
+FIRST_DEADLINE = 5.0  # seconds to find out whether anyone is there
 if TYPE_CHECKING:
     from service.bench.traffic import Kind
 
@@ -44,6 +45,7 @@ def _bench(options: argparse.Namespace) -> int:
     if options.warmup >= options.seconds:
         raise DataError(f"--warmup {options.warmup:g} leaves nothing of --seconds {options.seconds:g} to measure")
     kinds = _kinds(options)
+    _check_service(options)
     reports = asyncio.run(_loads(options, kinds))
     print(table(reports))
     if options.out:
@@ -51,6 +53,24 @@ def _bench(options: argparse.Namespace) -> int:
         (options.out / "bench.json").write_text(json.dumps(reports, indent=1))
         draw(reports, options.out / "bench.png")
     return 0 if all(report["answers_per_second"] for report in reports) else 1
+
+
+def _check_service(options: argparse.Namespace) -> None:
+    """DataError where nobody answers at the address, or what is asked for is not there: before the load, not after."""
+    from albert_client import Client, Refused, Unanswered
+
+    try:
+        with Client(options.url, api_key=options.api_key, deadline=FIRST_DEADLINE) as client:
+            there = {model.name for model in client.models()}
+    except Refused as error:
+        raise DataError(f"{options.url}: {error}") from error
+    except (Unanswered, ValueError) as error:
+        raise DataError(str(error)) from error
+    for name in filter(None, (options.classify_model, options.qa_model)):
+        if name not in there:
+            raise DataError(
+                f"{options.url}: there is no model {name!r}; it serves {', '.join(sorted(there)) or 'none'}"
+            )
 
 
 def _kinds(options: argparse.Namespace) -> "list[Kind]":
@@ -80,8 +100,7 @@ async def _loads(options: argparse.Namespace, kinds: "list[Kind]") -> list[dict[
         unit = "requests a second" if options.rate else "clients"
         asks = endless(kinds, options.seed)
         async with sender(options.url, options.api_key) as send:
-            if await send(next(asks)) == 0:
-                raise DataError(f"{options.url}: nobody answers there. Start albert-serve, and give its address.")
+            await send(next(asks))
             with tqdm(desc=f"{amount:g} {unit}", unit=" answers") as bar:
                 if options.rate:
                     samples = await open_loop(send, asks, amount, options.seconds, options.seed, bar.update)

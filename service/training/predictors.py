@@ -4,9 +4,10 @@ import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence as Seq
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-import httpx
+from albert_client import Client, Failure, Refused, Unanswered
+from albert_client.bodies import Text
 from tqdm import tqdm
 
 from service.errors import DataError, InvalidRequest
@@ -17,6 +18,8 @@ from service.training.datasets import Labelled, Question
 from service.types import Floats, Sequence
 
 T = TypeVar("T")
+DEADLINE = 600.0  # seconds of a request: a measurement waits where a person would not
+FIRST_DEADLINE = 5.0  # seconds to find out whether anyone is there
 Encoded = TypeVar("Encoded", EncodedText, EncodedQuestion)
 
 
@@ -80,57 +83,51 @@ class Local:
 class Remote:
     """A running service.  ``model`` is the name to ask for."""
 
-    client: httpx.Client
+    client: Client
     model: str
     task: str
-    batch: int = 32
 
     @classmethod
     @contextlib.contextmanager
     def connected(cls, url: str, model: str, key: str | None = None) -> Iterator["Remote"]:
         """DataError where nobody answers there, or does not serve ``model``."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(base_url=url, timeout=120, headers=headers) as client:
-            yield cls(client, model, str(_json(client, "GET", f"/models/{model}")["versions"][0]["task"]))
+        with _refusals(url), Client(url, api_key=key, deadline=DEADLINE) as client:
+            tasks = {one.name: one.task for one in client.models(deadline=FIRST_DEADLINE)}
+            if model not in tasks:
+                raise DataError(f"{url}: there is no model {model!r}; it serves {', '.join(sorted(tasks)) or 'none'}")
+            yield cls(client, model, tasks[model])
 
     def classify(self, rows: Seq[Labelled]) -> list[Scored]:
-        results: list[Scored] = []
-        with tqdm(total=len(rows), desc="asking", unit=" texts", leave=False) as bar:
-            for start in range(0, len(rows), self.batch):
-                part = rows[start : start + self.batch]
-                inputs = [{"text": row.text} | ({"text_pair": row.text_pair} if row.text_pair else {}) for row in part]
-                body = {"model": self.model, "inputs": inputs, "long_text": "windows", "priority": "bulk"}
-                results += [_scored(result) for result in _json(self.client, "POST", "/classify", body)["results"]]
-                bar.update(len(part))
-        return results
+        texts: list[Text] = [(row.text, row.text_pair) if row.text_pair else row.text for row in rows]
+        results = self.client.classify_many(texts, progress=True, model=self.model, long_text="windows")
+        return [
+            Scored([(one.label, one.score) for one in result.labels], result.tokens) for result in map(_read, results)
+        ]
 
     def answer(self, questions: Seq[Question], *, no_answer: bool) -> list[Reply]:
-        replies = []
-        for item in tqdm(questions, desc="asking", unit=" questions", leave=False):
-            body = {"model": self.model, "question": item.question, "context": item.context, "no_answer": no_answer}
-            done = _json(self.client, "POST", "/qa", body)
-            text, score = next(((best["text"], best["score"]) for best in done["answers"]), ("", 0.0))
-            replies.append(Reply(text, done["tokens"], score, done["no_answer_score"]))
-        return replies
+        asked = [(item.question, item.context) for item in questions]
+        found = self.client.ask_many(asked, progress=True, model=self.model, no_answer=no_answer)
+        return [
+            Reply(best.text if best else "", one.tokens, best.score if best else 0.0, one.no_answer_score)
+            for one in map(_read, found)
+            for best in (one.best,)
+        ]
 
 
-def _scored(result: dict[str, Any]) -> Scored:
-    if "error" in result:
-        raise DataError(f"the service refused a text: {result['error']['message']}")
-    return Scored([(one["label"], one["score"]) for one in result["labels"]], result["tokens"])
-
-
-def _json(client: httpx.Client, method: str, path: str, body: Any = None) -> dict[str, Any]:
+@contextlib.contextmanager
+def _refusals(url: str) -> Iterator[None]:
     try:
-        response = client.request(method, path, json=body)
-        found: dict[str, Any] = response.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise DataError(
-            f"{client.base_url}: no albert-serve answers there ({error}). Start one, and give its address with --url."
-        ) from error
-    if response.is_error:
-        raise DataError(f"{client.base_url}{path.lstrip('/')}: {found.get('error', {}).get('message', found)}")
-    return found
+        yield
+    except Refused as error:
+        raise DataError(f"{url}: {error}") from error
+    except (Unanswered, ValueError) as error:
+        raise DataError(f"{error} Give the service's address with --url.") from error
+
+
+def _read(result: T | Failure) -> T:
+    if isinstance(result, Failure):
+        raise DataError(f"the service refused a text: {result.message}")
+    return result
 
 
 def classification(engine: Engine) -> Classification:

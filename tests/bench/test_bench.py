@@ -143,7 +143,7 @@ def test_where_nobody_answers_it_says_so(tmp_path: Path, capsys: pytest.CaptureF
     common = ["bench", "http://127.0.0.1:9", "--clients", "1"]
 
     assert main([*common, "--classify", str(tmp_path / "rows.jsonl")]) == 1
-    assert "nobody answers" in capsys.readouterr().err
+    assert "no albert-serve answers there" in capsys.readouterr().err
     assert main(common) == 1
     assert "--classify" in capsys.readouterr().err
     assert main([*common, "--classify", str(tmp_path / "rows.jsonl"), "--seconds", "2", "--warmup", "2"]) == 1

@@ -36,11 +36,11 @@ def test_texts_and_questions_together(
     assert "| qa q.json |" in capsys.readouterr().out
 
 
-def test_a_model_that_is_not_there_is_an_error_by_status(
+def test_a_model_that_is_not_there_is_said_before_the_load(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = str(write_rows(tmp_path / "rows.tsv", 2))
     flags = ["--clients", "1", "--seconds", "0.3", "--warmup", "0", "--classify-model", "nothing"]
 
     assert main(["bench", server.url, "--classify", texts, *flags]) == 1
-    assert "404: " in capsys.readouterr().out
+    assert "there is no model 'nothing'; it serves qa, sentiment" in capsys.readouterr().err

@@ -1,0 +1,42 @@
+"""Client of albert-serve, for programs that wait (``Client``) and for those that run in asyncio (``AsyncClient``)."""
+
+from albert_client.asynchronous import AsyncClient
+from albert_client.errors import AlbertError, Refused, Unanswered
+from albert_client.results import (
+    Answer,
+    Answers,
+    Classification,
+    Depth,
+    Explanation,
+    Failure,
+    Label,
+    LayerAttention,
+    Model,
+    Piece,
+    Skipped,
+    Word,
+)
+from albert_client.retries import Retries
+from albert_client.synchronous import Client
+
+__version__ = "0.1.0"
+__all__ = [
+    "AlbertError",
+    "Answer",
+    "Answers",
+    "AsyncClient",
+    "Classification",
+    "Client",
+    "Depth",
+    "Explanation",
+    "Failure",
+    "Label",
+    "LayerAttention",
+    "Model",
+    "Piece",
+    "Refused",
+    "Retries",
+    "Skipped",
+    "Unanswered",
+    "Word",
+]

@@ -1,0 +1,145 @@
+"""The client for programs in asyncio."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from albert_client import parsing
+from albert_client.bodies import PART, Documents, Text, ask_body, body_options, classify_body, one_failed, parts
+from albert_client.connection import DEADLINE, RETRIES, URL, Connection
+from albert_client.errors import Refused
+from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
+from albert_client.progress import Progress, following
+from albert_client.results import Answers, Classification, Explanation, Failure, Model
+from albert_client.retries import Retries, Sleep
+
+T = TypeVar("T")
+R = TypeVar("R")
+AT_ONCE = 8  # requests of a long list
+
+
+class AsyncClient:
+    """As ``Client``, with methods to await; a long list goes as ``at_once`` requests at a time."""
+
+    def __init__(
+        self, url: str = URL, *, api_key: str | None = None, deadline: float = DEADLINE, retries: Retries = RETRIES,
+        at_once: int = AT_ONCE, http: httpx.AsyncClient | None = None,
+    ) -> None:  # fmt: skip
+        if at_once < 1:
+            raise ValueError("at_once: wanted 1 or more")
+        self._connection = Connection(url, api_key, deadline, retries)
+        self._at_once = at_once
+        self._own = http is None
+        # The caller bounds what is asked at once, not a pool of connections with a time limit of its own.
+        self._http = http or httpx.AsyncClient(limits=httpx.Limits(max_connections=None))
+
+    async def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
+        """The labels of one text, or of a pair of texts."""
+        found = await self._call("classify", classify_body(text, options), options)
+        result = parsing.classification(found["results"][0])
+        assert isinstance(result, Classification)  # a text alone that fails is an error of its own
+        return result
+
+    async def classify_many(
+        self, texts: Iterable[Text], *, part: int = PART, progress: Progress = False, **options: Unpack[ClassifyOptions]
+    ) -> list[Classification | Failure]:
+        """The labels of each text, in order, ``part`` of them a request, as bulk work unless said.
+
+        A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
+        """
+        given = list(texts)
+        options = {"priority": "bulk"} | options
+        with following(progress, len(given)) as advance:
+
+            async def one(some: list[Text]) -> list[Classification | Failure]:
+                found = await self._call("classify", classify_body(some, options), options)
+                advance(len(some))
+                return [parsing.classification(result) for result in found["results"]]
+
+            return [result for results in await self._all(list(parts(given, part)), one) for result in results]
+
+    async def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
+        """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
+        return parsing.answered(await self._call("qa", ask_body(question, documents, options), options))
+
+    async def ask_many(
+        self, questions: Iterable[tuple[str, Documents]], *, progress: Progress = False, **options: Unpack[AskOptions]
+    ) -> list[Answers | Failure]:
+        """The answers to each (question, documents), in order, as bulk work unless said.
+
+        A question that cannot be read is a Failure.
+        """
+        given = list(questions)
+        options = {"priority": "bulk"} | options
+        with following(progress, len(given)) as advance:
+
+            async def one(item: tuple[str, Documents]) -> Answers | Failure:
+                try:
+                    return await self.ask(*item, **options)
+                except Refused as error:
+                    return one_failed(error)
+                finally:
+                    advance(1)
+
+            return await self._all(given, one)
+
+    async def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
+        """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
+        return parsing.explanation(await self._call("explain", body_options({"text": text} | options), options))
+
+    async def models(self, *, deadline: float | None = None) -> list[Model]:
+        """What is loaded."""
+        found = await self._call("models", options={"deadline": deadline})
+        return [parsing.model(one) for one in found["models"]]
+
+    async def aclose(self) -> None:
+        if self._own:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _all(self, items: list[T], one: Callable[[T], Awaitable[R]]) -> list[R]:
+        """Each item's result, in order, ``at_once`` at a time.  The first error ends the others and is raised."""
+        waiting, results = iter(range(len(items))), dict[int, R]()
+
+        async def worker() -> None:
+            for index in waiting:
+                results[index] = await one(items[index])
+
+        workers = [asyncio.create_task(worker()) for _ in range(min(self._at_once, len(items)))]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for task in workers:
+                task.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+        return [results[index] for index in range(len(items))]
+
+    async def _call(self, path: str, body: Any = None, options: Mapping[str, Any] | None = None) -> Any:
+        steps = self._connection.call(self._http, path, body, (options or {}).get("deadline")).steps()
+        given: httpx.Response | httpx.HTTPError | None = None
+        while True:
+            try:
+                step = steps.send(given)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Sleep):
+                await asyncio.sleep(step.seconds)
+                given = None
+            else:
+                given = await self._attempt(step)
+
+    async def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.HTTPError:
+        try:
+            return await self._http.send(request)
+        except httpx.HTTPError as error:
+            return error

@@ -1,0 +1,34 @@
+"""Every error that the client raises on purpose.
+
+AlbertError      base
+├── Refused      the service answered with an error: its status, code, message and request id
+└── Unanswered   nobody answered: no connection, a broken one, no answer in time, or one that albert-serve never gives
+"""
+
+
+class AlbertError(Exception):
+    """Base of all: ``message`` is for people."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Refused(AlbertError):
+    """``code`` is stable and for machines; ``retry_after`` is in seconds, where the service named a time."""
+
+    def __init__(
+        self, message: str, *, status: int, code: str, request_id: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.status} {self.code})"
+
+
+class Unanswered(AlbertError):
+    """The cause is its ``__cause__``, where httpx gave one."""

@@ -1,0 +1,72 @@
+"""JSON of the service to results.  Fields that this client does not know are left alone: services may be newer."""
+
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from albert_client.results import (
+    Answer,
+    Answers,
+    Classification,
+    Depth,
+    Explanation,
+    Failure,
+    Label,
+    LayerAttention,
+    Model,
+    Piece,
+    Skipped,
+    Word,
+)
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+def known(kind: type[T], found: Json, **more: Any) -> T:
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in found.items() if name in names} | more)
+
+
+def model(found: Json) -> Model:
+    return known(Model, found, labels=tuple(found.get("labels") or ()))
+
+
+def labels(found: list[Json] | None) -> tuple[Label, ...]:
+    return tuple(known(Label, one) for one in found or ())
+
+
+def answers(found: list[Json] | None) -> tuple[Answer, ...]:
+    return tuple(known(Answer, one) for one in found or ())
+
+
+def classification(found: Json) -> Classification | Failure:
+    if "error" in found:
+        return known(Failure, found["error"])
+    return known(Classification, found, labels=labels(found["labels"]))
+
+
+def answered(found: Json) -> Answers:
+    skipped = tuple(Skipped(one["document"], known(Failure, one["error"])) for one in found.get("skipped") or ())
+    return known(Answers, found, model=model(found["model"]), answers=answers(found["answers"]), skipped=skipped)
+
+
+def explanation(found: Json) -> Explanation:
+    return known(
+        Explanation, found,
+        model=model(found["model"]),
+        answer=known(Answer, found["answer"]) if found.get("answer") else None,
+        words=tuple(known(Word, one) for one in found.get("words") or ()),
+        phrases=tuple(known(Word, one) for one in found.get("phrases") or ()),
+        depths=tuple(map(_depth, found.get("depths") or ())),
+        pieces=tuple(known(Piece, one) for one in found.get("pieces") or ()),
+        attention=tuple(map(_attention, found.get("attention") or ())),
+    )  # fmt: skip
+
+
+def _depth(found: Json) -> Depth:
+    return known(Depth, found, labels=labels(found.get("labels")), answers=answers(found.get("answers")))
+
+
+def _attention(found: Json) -> LayerAttention:
+    weights = tuple(tuple(tuple(row) for row in head) for head in found["weights"])
+    return LayerAttention(found["layer"], tuple(found["heads"]), weights)

@@ -1,0 +1,156 @@
+"""What the service answers, as plain values.  Offsets count code points, as Python's strings do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A version that is loaded.  ``precision`` is the one that it computes in."""
+
+    name: str
+    version: int
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    precision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """``labels``, best first.  ``truncated``: the text was longer than the model sees, and was cut."""
+
+    labels: tuple[Label, ...]
+    tokens: int
+    truncated: bool
+    windows: int
+
+    @property
+    def label(self) -> str:
+        """The best one."""
+        return self.labels[0].label
+
+    @property
+    def score(self) -> float:
+        """Of the best label."""
+        return self.labels[0].score
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {one.label: one.score for one in self.labels}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One text of a list that could not be answered; the others were."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """``document`` is the document's id, or its index where it has none; ``text`` is its ``[start:end]``."""
+
+    text: str
+    score: float
+    start: int
+    end: int
+    document: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A document that was left out, and why."""
+
+    document: str | int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Sequence[Answer]):
+    """The answers to one question, best first; empty where the documents hold none and the question allowed it."""
+
+    model: Model
+    answers: tuple[Answer, ...]
+    no_answer_score: float
+    tokens: int
+    windows: int
+    skipped: tuple[Skipped, ...] = ()
+
+    @property
+    def best(self) -> Answer | None:
+        return self.answers[0] if self.answers else None
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.answers[index]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word, or with ``interaction`` two neighbours, of the request's ``field``; see docs/explain.md for scores."""
+
+    field: str
+    text: str
+    start: int
+    end: int
+    score: float | None
+    interaction: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What would be answered after ``depth`` turns of the layers."""
+
+    depth: int
+    labels: tuple[Label, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    no_answer_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A token; ``field``, ``start`` and ``end`` are None for those that frame the texts."""
+
+    text: str
+    field: str | None
+    start: int | None
+    end: int | None
+    rollout: float
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAttention:
+    """``weights`` is (heads, tokens, tokens): a row says where its token looked."""
+
+    layer: int
+    heads: tuple[int, ...]
+    weights: tuple[tuple[tuple[float, ...], ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a model answered so, by one ``method``; what another method gives is empty or None."""
+
+    model: Model
+    method: str
+    tokens: int
+    label: str | None = None
+    answer: Answer | None = None
+    score: float | None = None
+    variants: int | None = None
+    words: tuple[Word, ...] = ()
+    phrases: tuple[Word, ...] = ()
+    depths: tuple[Depth, ...] = ()
+    leaves_at: int | None = None
+    pieces: tuple[Piece, ...] = ()
+    attention: tuple[LayerAttention, ...] = ()

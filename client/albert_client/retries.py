@@ -1,0 +1,120 @@
+"""One call as a series of attempts, without a network: the clients send what it asks for and sleep as it says.
+
+A request changes nothing in the service, so it may always be sent again.  ``Retry-After`` is an appointment there: who
+comes at it goes before new requests.  Where none is given, pauses grow and are drawn by chance (full jitter).
+"""
+
+import random
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from albert_client.errors import AlbertError, Refused, Unanswered
+
+AGAIN = frozenset({429, 503})
+GRACE_SECONDS = 1.0  # the service ends a request at its deadline; its answer needs a moment to come
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """``attempts`` of one request at most, each after what the service asked for; 1 never tries again."""
+
+    attempts: int = 6
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise ValueError("attempts: wanted 1 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Seconds to wait before the next attempt."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class Call:
+    """``deadline`` seconds for all attempts together.  Time and chance are given, so that a test holds them."""
+
+    request: httpx.Request
+    retries: Retries
+    deadline: float
+    clock: Callable[[], float] = time.monotonic
+    chance: Callable[[], float] = random.random
+    _ends: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.deadline > 0:
+            raise ValueError("deadline: wanted more than 0 seconds")
+        self._ends = self.clock() + self.deadline
+
+    def steps(self) -> Generator[httpx.Request | Sleep, Any, Any]:
+        """Yields a request, takes its response or the error of httpx; yields a pause; returns the answer's JSON.
+
+        Refused or Unanswered where no further attempt is left or would come in time.
+        """
+        for attempt in range(1, self.retries.attempts + 1):
+            outcome = yield self._attempt()
+            try:
+                return answer(outcome)
+            except AlbertError as error:
+                pause = self._pause(error, attempt)
+                if pause is None:
+                    raise
+                yield Sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _attempt(self) -> httpx.Request:
+        left = max(0.001, self._ends - self.clock())
+        self.request.headers["X-Deadline-Ms"] = str(round(1000 * left, 1))
+        self.request.extensions["timeout"] = httpx.Timeout(left + GRACE_SECONDS).as_dict()
+        return self.request
+
+    def _pause(self, error: AlbertError, attempt: int) -> float | None:
+        """None where it is not worth another attempt."""
+        if attempt == self.retries.attempts or (isinstance(error, Refused) and error.status not in AGAIN):
+            return None
+        asked = error.retry_after if isinstance(error, Refused) else None
+        pause = self.chance() * min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) if asked is None else asked
+        return pause if self.clock() + pause < self._ends else None
+
+
+def answer(outcome: httpx.Response | httpx.HTTPError) -> Any:
+    """The JSON of a good answer.  Refused with the service's own words, Unanswered where nobody gave any."""
+    if isinstance(outcome, httpx.TimeoutException):
+        raise Unanswered(f"{_place(outcome.request)}: no answer in time; give it a later deadline") from outcome
+    if isinstance(outcome, httpx.HTTPError):
+        raise Unanswered(
+            f"{_place(outcome.request)}: no albert-serve answers there ({outcome}). Start one, or give another address."
+        ) from outcome
+    try:
+        found = outcome.json()
+        error = found["error"] if outcome.is_error else None
+    except (ValueError, KeyError, TypeError):
+        place, status = _place(outcome.request), outcome.status_code
+        raise Unanswered(f"{place}: status {status}, and no answer of albert-serve's. Is the address right?") from None
+    if error is None:
+        return found
+    raise Refused(
+        str(error.get("message", error)),
+        status=outcome.status_code,
+        code=str(error.get("code", "")),
+        request_id=error.get("request_id"),
+        retry_after=_seconds(outcome.headers.get("Retry-After")),
+    )
+
+
+def _place(request: httpx.Request) -> str:
+    return str(request.url.copy_with(path="/", query=None)).rstrip("/")
+
+
+def _seconds(given: str | None) -> float | None:
+    try:
+        return max(0.0, float(given)) if given is not None else None
+    except ValueError:  # a date, which albert-serve never sends
+        return None

@@ -1,0 +1,118 @@
+"""The client for programs that wait."""
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import httpx
+
+from albert_client import parsing
+from albert_client.bodies import PART, Documents, Text, ask_body, body_options, classify_body, one_failed, parts
+from albert_client.connection import DEADLINE, RETRIES, URL, Connection
+from albert_client.errors import Refused
+from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
+from albert_client.progress import Progress, following
+from albert_client.results import Answers, Classification, Explanation, Failure, Model
+from albert_client.retries import Retries, Sleep
+
+
+class Client:
+    """Asks the service at ``url``; use it with ``with``, or close it.  Safe to share between threads.
+
+    ``deadline`` in seconds is for each call with all its attempts, and told to the service, which drops what it cannot
+    do by then.  ``http`` takes a client of your own, for proxies and certificates; it is not closed here.
+
+    Every call raises Refused or Unanswered (``errors.py``); ``options.py`` has what a call may say.
+    """
+
+    def __init__(
+        self, url: str = URL, *, api_key: str | None = None, deadline: float = DEADLINE, retries: Retries = RETRIES,
+        http: httpx.Client | None = None,
+    ) -> None:  # fmt: skip
+        self._connection = Connection(url, api_key, deadline, retries)
+        self._own = http is None
+        self._http = http or httpx.Client()
+
+    def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
+        """The labels of one text, or of a pair of texts."""
+        found = self._call("classify", classify_body(text, options), options)
+        result = parsing.classification(found["results"][0])
+        assert isinstance(result, Classification)  # a text alone that fails is an error of its own
+        return result
+
+    def classify_many(
+        self, texts: Iterable[Text], *, part: int = PART, progress: Progress = False, **options: Unpack[ClassifyOptions]
+    ) -> list[Classification | Failure]:
+        """The labels of each text, in order, ``part`` of them a request, as bulk work unless said.
+
+        A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
+        """
+        given, results = list(texts), list[Classification | Failure]()
+        options = {"priority": "bulk"} | options
+        with following(progress, len(given)) as advance:
+            for some in parts(given, part):
+                found = self._call("classify", classify_body(some, options), options)
+                results += map(parsing.classification, found["results"])
+                advance(len(some))
+        return results
+
+    def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
+        """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
+        return parsing.answered(self._call("qa", ask_body(question, documents, options), options))
+
+    def ask_many(
+        self, questions: Iterable[tuple[str, Documents]], *, progress: Progress = False, **options: Unpack[AskOptions]
+    ) -> list[Answers | Failure]:
+        """The answers to each (question, documents), in order, as bulk work unless said.
+
+        A question that cannot be read is a Failure.
+        """
+        given, results = list(questions), list[Answers | Failure]()
+        options = {"priority": "bulk"} | options
+        with following(progress, len(given)) as advance:
+            for question, documents in given:
+                try:
+                    results.append(self.ask(question, documents, **options))
+                except Refused as error:
+                    results.append(one_failed(error))
+                advance(1)
+        return results
+
+    def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
+        """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
+        return parsing.explanation(self._call("explain", body_options({"text": text} | options), options))
+
+    def models(self, *, deadline: float | None = None) -> list[Model]:
+        """What is loaded."""
+        return [parsing.model(one) for one in self._call("models", options={"deadline": deadline})["models"]]
+
+    def close(self) -> None:
+        if self._own:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _call(self, path: str, body: Any = None, options: Mapping[str, Any] | None = None) -> Any:
+        steps = self._connection.call(self._http, path, body, (options or {}).get("deadline")).steps()
+        given: httpx.Response | httpx.HTTPError | None = None
+        while True:
+            try:
+                step = steps.send(given)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Sleep):
+                time.sleep(step.seconds)
+                given = None
+            else:
+                given = self._attempt(step)
+
+    def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.HTTPError:
+        try:
+            return self._http.send(request)
+        except httpx.HTTPError as error:
+            return error
