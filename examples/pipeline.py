@@ -54,6 +54,7 @@ class QuestionAnsweringPipeline:
         if max_answer_len < 1:
             raise ValueError(f"max_answer_len: {max_answer_len}; wanted 1 or more")
         wanted = top_k or topk or 1
+        words = self._words if align_to_words else None
         options: dict[str, Any] = {
             "top_k": wanted, "max_answer_tokens": min(max_answer_len, MOST_TOKENS),
             "no_answer": handle_impossible_answer or None, "model": self._model,
@@ -61,9 +62,7 @@ class QuestionAnsweringPipeline:
         answers = []
         for one, text in asked:
             given = self._client.ask(one, text, **options)
-            found = ranked(
-                given, text, words=self._words if align_to_words else None, impossible=handle_impossible_answer
-            )[:wanted]
+            found = ranked(given, text, words=words, impossible=handle_impossible_answer)[:wanted]
             answers.append(found[0] if len(found) == 1 else found)
         return answers[0] if len(answers) == 1 else answers
 
