@@ -15,7 +15,7 @@ LEVELS = {
     "service.errors": 1, "service.types": 1, "service.settings": 1,
     "service.background": 2, "service.metrics": 2, "service.logs": 2,
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
-    "service.serving": 4,
+    "service.serving": 4, "service.documents": 4,
     "service.api": 5, "service.conversion": 5, "service.training": 5,
     "service.bench": 6, "service.commands": 7, "service.cli": 8, "service.__main__": 9,
 }  # fmt: skip
@@ -44,7 +44,18 @@ SERVING = [
     "attention",
     "depths",
 ]
-HEAVY = {"torch", "transformers", "onnx", "safetensors", "sentencepiece", "matplotlib", "tqdm"}
+HEAVY = {
+    "pypdfium2",
+    "rapidocr",
+    "PIL",
+    "torch",
+    "transformers",
+    "onnx",
+    "safetensors",
+    "sentencepiece",
+    "matplotlib",
+    "tqdm",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -1,6 +1,8 @@
 """The bodies of requests, and large lists in parts."""
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from albert_client.errors import Refused
@@ -8,7 +10,8 @@ from albert_client.results import Failure
 
 T = TypeVar("T")
 Text = str | tuple[str, str]  # or a pair
-Documents = str | Sequence[str | tuple[str, str]] | Mapping[str, str]  # one, several, (id, text) each, or text by id
+Content = str | bytes | Path  # a text; or a PDF file, a picture of a page or a file of text, read or to be read
+Documents = Content | Sequence[Content | tuple[str, Content]] | Mapping[str, Content]  # one, several, with ids or not
 PART = 64  # texts of a request: few enough that others get their turn, many enough that requests cost nothing
 
 
@@ -20,6 +23,8 @@ def classify_body(inputs: Text | list[Text], options: Mapping[str, Any]) -> dict
 def ask_body(question: str, documents: Documents, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(documents, str):
         return {"question": question, "context": documents} | body_options(options)
+    if isinstance(documents, bytes | Path):
+        documents = [documents]
     pairs = documents.items() if isinstance(documents, Mapping) else documents
     return {"question": question, "documents": [_document(one) for one in pairs]} | body_options(options)
 
@@ -47,5 +52,11 @@ def _text(given: Text) -> str | dict[str, str]:
     return given if isinstance(given, str) else {"text": given[0], "text_pair": given[1]}
 
 
-def _document(given: str | tuple[str, str]) -> str | dict[str, str]:
-    return given if isinstance(given, str) else {"id": given[0], "text": given[1]}
+def _document(given: Content | tuple[str, Content]) -> str | dict[str, str]:
+    """A path without an id has its name."""
+    name, content = given if isinstance(given, tuple) else (given.name if isinstance(given, Path) else None, given)
+    if isinstance(content, str):
+        return content if name is None else {"id": name, "text": content}
+    data = content.read_bytes() if isinstance(content, Path) else content
+    file = {"file": base64.b64encode(data).decode()}
+    return file if name is None else {"id": name} | file

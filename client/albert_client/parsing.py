@@ -13,6 +13,7 @@ from albert_client.results import (
     Label,
     LayerAttention,
     Model,
+    PagePicture,
     Piece,
     Skipped,
     Word,
@@ -36,7 +37,7 @@ def labels(found: list[Json] | None) -> tuple[Label, ...]:
 
 
 def answers(found: list[Json] | None) -> tuple[Answer, ...]:
-    return tuple(known(Answer, one) for one in found or ())
+    return tuple(known(Answer, one, boxes=tuple(map(tuple, one.get("boxes") or ()))) for one in found or ())
 
 
 def classification(found: Json) -> Classification | Failure:
@@ -47,7 +48,14 @@ def classification(found: Json) -> Classification | Failure:
 
 def answered(found: Json) -> Answers:
     skipped = tuple(Skipped(one["document"], known(Failure, one["error"])) for one in found.get("skipped") or ())
-    return known(Answers, found, model=model(found["model"]), answers=answers(found["answers"]), skipped=skipped)
+    return known(
+        Answers, found,
+        model=model(found["model"]),
+        answers=answers(found["answers"]),
+        skipped=skipped,
+        texts={one["document"]: one["text"] for one in found.get("texts") or ()},
+        pages=tuple(known(PagePicture, one) for one in found.get("pages") or ()),
+    )  # fmt: skip
 
 
 def explanation(found: Json) -> Explanation:

@@ -1,7 +1,7 @@
 """What the service answers, as plain values.  Offsets count code points, as Python's strings do."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -56,13 +56,28 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``document`` is the document's id, or its index where it has none; ``text`` is its ``[start:end]``."""
+    """``document`` is the document's id, or its index where it has none; ``text`` is its ``[start:end]``.
+
+    Of a file with pages: the ``page``, from 1, and where the answer stands there, one box a line: left, top, right and
+    bottom as shares of the page.
+    """
 
     text: str
     score: float
     start: int
     end: int
     document: str | int
+    page: int | None = None
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PagePicture:
+    """``picture`` is a data URL of a PNG."""
+
+    document: str | int
+    page: int
+    picture: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +98,8 @@ class Answers(Sequence[Answer]):
     tokens: int
     windows: int
     skipped: tuple[Skipped, ...] = ()
+    texts: Mapping[str | int, str] = field(default_factory=dict)  # of files, where ``texts`` asked for them
+    pages: tuple[PagePicture, ...] = ()
 
     @property
     def best(self) -> Answer | None:

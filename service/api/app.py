@@ -23,6 +23,7 @@ from service.api.middleware import RequestMiddleware
 from service.api.page import add_page
 from service.api.service import Service
 from service.background import background
+from service.documents.reader import DocumentReader
 from service.metrics import Metrics, resident_memory
 from service.runtime import processor
 from service.runtime.providers import RUNTIME_VERSION, Device, choose
@@ -101,6 +102,7 @@ async def _lifespan(
     service.registry.close()
     service.encoding.close()
     service.aside.close()
+    await service.files.close()
 
 
 def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:
@@ -118,8 +120,12 @@ def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle
         metrics.refused.labels(why).inc()
 
     encoding = EncodingStage(max_chars=10 * settings.max_text_chars, clock=loop.clock, on_refusal=refused)
+    files = DocumentReader(
+        seconds=settings.document_seconds, pages=settings.document_pages, chars=settings.max_text_chars,
+        memory=settings.document_memory_mb, on_refusal=refused,
+    )  # fmt: skip
     bodies = BodyLimits(settings.max_body_bytes, settings.max_body_memory, settings.body_seconds)
-    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), life, bodies)
+    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), files, life, bodies)
 
 
 async def _ready(service: Service) -> None:

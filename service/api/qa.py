@@ -1,12 +1,14 @@
 """``POST /qa``"""
 
+from collections.abc import Sequence as Seq
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from service.api.files import Document as ReadSource, Source, decoded, on_page, page_pictures, read_documents
 from service.api.route import add_json_route
-from service.api.schemas import PRIORITIES, QaRequest, QaResponse
+from service.api.schemas import PRIORITIES, Document, QaRequest, QaResponse
 from service.api.service import RequestWork, Service, while_connected
 from service.errors import InvalidRequest
 from service.tasks.question_answering import Answer, Answered, QuestionAnswering
@@ -21,34 +23,43 @@ def add_route(app: FastAPI) -> None:
 async def answer_question(body: QaRequest, request: Request) -> Response:
     service: Service = request.app.state.service
     work: RequestWork = request.state.work
-    documents = _documents(body)
+    sources = _sources(body)
     choices = _choices(body)
-    texts = [text for _, text in documents]
-    for text in (body.question, *texts):
+    for text in (body.question, *(source.text or "" for source in sources)):
         service.check_text(text)
     name = body.model or service.settings.qa_model
     async with service.registry.lease(name, body.version, QuestionAnswering) as engine, while_connected(request):
         task = engine.task
         assert isinstance(task, QuestionAnswering)
-        size = len(body.question) + sum(map(len, texts))
-        encoded = await work.encode(size, lambda: task.encode(body.question, texts))
+        documents = await read_documents(work, sources)
+        texts = [document.text for document in documents]
+        encoded = await work.encode(
+            len(body.question) + sum(map(len, texts)), lambda: task.encode(body.question, texts)
+        )
         priority = PRIORITIES[body.priority]
         logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
-        answered = await work.decode(
-            encoded.tokens,
-            lambda: task.decode(encoded, logits, **choices),
-        )
-        names = [index if given is None else given for index, (given, _) in enumerate(documents)]
-        return work.respond(engine, _shown(answered, names, encoded.blank))
+        answered = await work.decode(encoded.tokens, lambda: task.decode(encoded, logits, **choices))
+        shown = _shown(answered, documents, encoded.blank)
+        if body.texts:
+            shown["texts"] = [{"document": one.source.name, "text": one.text} for one in documents if one.read]
+        if body.pictures:
+            shown["pages"] = await page_pictures(work, documents, answered.answers)
+        return work.respond(engine, shown)
 
 
-def _documents(body: QaRequest) -> list[tuple[str | None, str]]:
-    """(id, text) of each document."""
+def _sources(body: QaRequest) -> list[Source]:
     if (body.context is None) == (body.documents is None):
         raise InvalidRequest("give either context or documents, and not both")
     if body.context is not None:
-        return [(None, body.context)]
-    return [(None, item) if isinstance(item, str) else (item.id, item.text) for item in body.documents or []]
+        return [Source(0, body.context)]
+    return [_source(index, item) for index, item in enumerate(body.documents or [])]
+
+
+def _source(index: int, item: str | Document) -> Source:
+    if isinstance(item, str):
+        return Source(index, item)
+    name = index if item.id is None else item.id
+    return Source(name, item.text, None if item.file is None else decoded(name, item.file))
 
 
 def _choices(body: QaRequest) -> dict[str, Any]:
@@ -64,13 +75,21 @@ def shown_answer(answer: Answer, document: str | int) -> dict[str, object]:
     return {"text": answer.text, "score": answer.score} | place
 
 
-def _shown(answered: Answered, names: list[str | int], blank: list[int]) -> dict[str, object]:
+def _shown(answered: Answered, documents: Seq[ReadSource], blank: list[int]) -> dict[str, object]:
     shown: dict[str, object] = {
-        "answers": [shown_answer(answer, names[answer.document]) for answer in answered.answers],
+        "answers": [
+            shown_answer(answer, document.source.name) | on_page(answer, document)
+            for answer in answered.answers
+            for document in [documents[answer.document]]
+        ],
         "no_answer_score": answered.no_answer_score,
         "tokens": answered.tokens,
         "windows": answered.windows,
     }
     if blank:
-        shown["skipped"] = [{"document": names[index], "error": BLANK} for index in blank]
+        shown["skipped"] = [{"document": documents[i].source.name, "error": _why(documents[i])} for i in blank]
     return shown
+
+
+def _why(document: ReadSource) -> dict[str, str]:
+    return {"code": document.error.code, "message": document.error.message} if document.error else BLANK

@@ -5,9 +5,9 @@ more than the request would.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.errors import InvalidRequest, TooLarge
@@ -89,8 +89,17 @@ class ClassifyRequest(Request):
 
 
 class Document(_Body):
-    text: Text
+    text: Text | None = Field(None, description="Plain text; or give a file.")
+    file: str | None = Field(
+        None, description="In base64: a PDF file, a picture of a page (PNG, JPEG, WEBP, TIFF, BMP, GIF) or plain text."
+    )
     id: Identifier | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.text is None) == (self.file is None):
+            raise PydanticCustomError("document", "give either text or file")
+        return self
 
 
 class QaRequest(Request):
@@ -99,8 +108,10 @@ class QaRequest(Request):
     question: Text
     context: Text | None = Field(None, description="The one text to look in; or give documents.")
     documents: Annotated[list[Text | Document], Field(fail_fast=True, min_length=1)] | None = Field(
-        None, description="Texts to look in, plain or with an id."
+        None, description="Texts to look in, plain or with an id, and files."
     )
+    texts: bool = Field(False, description="Give the texts of files, too: answers' offsets are theirs.")
+    pictures: bool = Field(False, description="Give a picture of each page of a file that holds an answer, too.")
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")
     max_answer_tokens: int = Field(30, ge=1, le=100, description="Longest answer, in tokens.")
     no_answer: bool = Field(
@@ -193,6 +204,22 @@ class AnswerSpan(BaseModel):
     start: int = Field(description="First code point of the answer in its document.")
     end: int = Field(description="One past the last code point.")
     document: str | int = Field(description="The document's id, or its index where it has none.")
+    page: int | None = Field(None, description="Of a file, from 1.")
+    boxes: list[tuple[float, float, float, float]] | None = Field(
+        None, description="Where the answer stands on the page, one box a line: left, top, right and bottom as shares "
+        "of the page.",
+    )  # fmt: skip
+
+
+class FileText(BaseModel):
+    document: str | int
+    text: str
+
+
+class PagePicture(BaseModel):
+    document: str | int
+    page: int
+    picture: str = Field(description="A data URL of a PNG.")
 
 
 class SkippedDocument(BaseModel):
@@ -206,7 +233,11 @@ class QaResponse(BaseModel):
     no_answer_score: float = Field(description="The chance that the documents hold no answer.")
     tokens: int
     windows: int
-    skipped: list[SkippedDocument] | None = Field(None, description="Documents without text; absent where none is.")
+    skipped: list[SkippedDocument] | None = Field(
+        None, description="Documents without text, and files that cannot be read; absent where none is."
+    )
+    texts: list[FileText] | None = None
+    pages: list[PagePicture] | None = None
 
 
 class RequestError(ErrorDetail):

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from service.api.body import BodyLimits
 from service.api.lifecycle import Lifecycle
+from service.documents.reader import DocumentReader
 from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError, TooLarge
 from service.metrics import Metrics
 from service.serving.admission import Reservation
@@ -67,6 +68,7 @@ class Service:
     device: DeviceLoop
     encoding: EncodingStage
     aside: Aside
+    files: DocumentReader
     life: Lifecycle
     bodies: BodyLimits
     prices: dict[str, SizePrice] = field(default_factory=dict)

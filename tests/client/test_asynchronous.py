@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 from albert_client import Answers, AsyncClient, Classification, Failure, Refused, Retries
 from fastapi import FastAPI
+
+from tests.documents.made import LINES, pdf
 
 pytestmark = pytest.mark.anyio
 TEXT = "The ferry leaves at half past six.  Clara repaired the clock in 1887."
@@ -64,6 +67,19 @@ async def test_a_question_gets_its_answers(albert: AsyncClient) -> None:
     none = await albert.ask("Who?", TEXT, no_answer=True, no_answer_threshold=0.0)
     assert none.best is None
     assert len(none) == 0
+
+
+async def test_files_are_sent_and_come_back_with_places(albert: AsyncClient, tmp_path: Path) -> None:
+    path = tmp_path / "town.pdf"
+    path.write_bytes(pdf([LINES]))
+    found = await albert.ask("When?", [path, LINES[0].encode()], top_k=9, texts=True, pictures=True)
+
+    assert {answer.document for answer in found} == {"town.pdf", 1}
+    for answer in found:
+        assert found.texts[answer.document][answer.start : answer.end] == answer.text
+        assert (answer.page, bool(answer.boxes)) == ((1, True) if answer.document == "town.pdf" else (None, False))
+    assert [(one.document, one.page) for one in found.pages] == [("town.pdf", 1)]
+    assert (await albert.ask("When?", path)).answers[0].page == 1
 
 
 async def test_many_questions(albert: AsyncClient) -> None:

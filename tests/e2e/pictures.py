@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tests.documents.made import pdf
 from tests.e2e.conftest import CHROMIUM
 from tests.system.conftest import kill, start_server, wait_until_ready
 
 FOLDER = ROOT / "docs" / "images"
 ASKED = "When was the bridge opened?"
 TOWN = (
-    "The town hall was built in 1887, two years after the railway came. The bridge over the river was opened in 1902, "
-    "and the first tram crossed it in the spring of 1904."
+    "The town hall was built in 1887, two years after the railway came."
+    "The bridge over the river was opened in 1902, by the mayor and her son."
+    "The first tram crossed it in the spring of 1904."
 )
 
 
@@ -38,7 +40,7 @@ def main() -> None:
             "classify": {
                 "texts": "a gorgeous, witty, seductive movie\nIt was not good.\nFree entry! Text WIN to 80086"
             },
-            "ask": {"question": ASKED, "document": TOWN},
+            "ask": {"question": ASKED, "document": ""},
             "explain": {"text": "It was not good, but the music is wonderful."},
         }.items():
             use(page, name, fields)
@@ -54,6 +56,10 @@ def use(page: Any, name: str, fields: dict[str, str]) -> None:
     panel = page.locator(f"#{name}")
     if name != "ask":
         panel.locator("[name=model]").select_option("sentiment")
+    else:
+        data = pdf([[line.strip() + "." for line in TOWN.split(".") if line]])
+        panel.locator("[name=files]").set_input_files({"name": "town.pdf", "mimeType": "", "buffer": data})
+        panel.locator("[name=top]").fill("1")
     for field, text in fields.items():
         panel.locator(f"[name={field}]").fill(text)
     panel.locator("form button").click()

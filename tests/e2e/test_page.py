@@ -10,6 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.conftest import ROOT
+from tests.documents.made import LINES, pdf, png
 from tests.system.conftest import Server, Start
 
 TABS = ("classify", "ask", "explain", "service")
@@ -90,10 +91,33 @@ def test_files_are_read_and_what_is_no_text_is_refused_by_name(page: Any) -> Non
     place = panel.locator("[name=files]")
     place.set_input_files({"name": "town.txt", "mimeType": "text/plain", "buffer": b"The bridge was opened in 1902."})
     assert "town.txt" in send(panel).inner_text()
+    page.expected_complaints = ("422",)
     place.set_input_files({"name": "photo.txt", "mimeType": "text/plain", "buffer": b"\x89PNG\xff\xfe\x00"})
-    assert "photo.txt is not a text file" in send(panel).inner_text()
+    assert "not a PDF, not a picture" in send(panel).inner_text()
     place.set_input_files({"name": "book.txt", "mimeType": "text/plain", "buffer": b"a" * (10 * 2**20 + 1)})
     assert "book.txt is larger than 10 MB" in send(panel).inner_text()
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png"])
+def test_an_answer_in_a_file_is_boxed_on_its_page(page: Any, kind: str) -> None:
+    panel = open_tab(page, "ask")
+    fill(panel, "document", "")
+    fill(panel, "question", "When was the bridge opened?")
+    data = pdf([["Contents"], LINES]) if kind == "pdf" else png(LINES)
+    panel.locator("[name=files]").set_input_files({"name": f"town.{kind}", "mimeType": "", "buffer": data})
+    fill(panel, "top", "1")
+    result = send(panel)
+    image, box = result.locator("figure img"), result.locator("figure rect.found")
+    image.wait_for()
+
+    assert result.locator("mark").inner_text() == "1902"
+    assert f"town.{kind}, page {2 if kind == 'pdf' else 1}" in result.inner_text()
+    assert image.evaluate("img => img.complete && img.naturalWidth > 500")
+    around, within = image.bounding_box(), box.bounding_box()
+    assert around["x"] < within["x"] < within["x"] + within["width"] < around["x"] + around["width"]
+    assert around["y"] < within["y"] < within["y"] + within["height"] < around["y"] + around["height"] / 2
+    serious = [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    assert not serious
 
 
 def test_words_are_shaded_by_what_they_are_worth_and_the_decision_is_drawn(page: Any) -> None:

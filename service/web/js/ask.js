@@ -1,5 +1,5 @@
 import { connect, Failed } from "./api.js";
-import { bar, make, percent, points } from "./dom.js";
+import { bar, drawn, make, percent, points } from "./dom.js";
 import { t } from "./text.js";
 
 const LARGEST = 10 * 1024 * 1024;
@@ -22,6 +22,7 @@ export function start(panel) {
     async () => {
       documents = await given(pasted.value);
       const body = { model: model.value, question: question.value, documents, top_k: Number(top.value) || 1 };
+      if (documents.some(({ file }) => file)) Object.assign(body, { texts: true, pictures: true });
       return none.checked ? { ...body, no_answer: true } : body;
     },
     (found) => shown(found, documents),
@@ -29,19 +30,38 @@ export function start(panel) {
 }
 
 async function given(pasted) {
-  const texts = pasted.trim() ? [{ id: t("text"), text: pasted }] : [];
+  const documents = pasted.trim() ? [{ id: t("text"), text: pasted }] : [];
   for (const file of dropped) {
     if (file.size > LARGEST) throw new Failed(`${file.name} ${t("large")}`);
-    try {
-      texts.push({ id: file.name, text: new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer()) });
-    } catch {
-      throw new Failed(`${file.name} ${t("binary")}`);
-    }
+    documents.push({ id: file.name, ...(await content(file)) });
   }
-  return texts;
+  return documents;
 }
 
-function shown(found, documents) {
+// Text is read here; what is none, a PDF or a picture of a page, the service reads.
+async function content(file) {
+  const bytes = await file.arrayBuffer();
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    if (!text.includes("\0") && !text.slice(0, 1024).includes("%PDF-")) return { text };
+  } catch {
+    // no UTF-8
+  }
+  return { file: await base64(file) };
+}
+
+function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Failed(`${file.name} ${t("gone")}`));
+    reader.readAsDataURL(file);
+  });
+}
+
+function shown(found, given) {
+  const read = new Map((found.texts ?? []).map(({ document, text }) => [document, text]));
+  const documents = given.map(({ id, text }) => ({ id, text: text ?? read.get(id) ?? "" }));
   const doubt = make("p", { class: "note" }, `${t("noAnswerScore")}: ${percent(found.no_answer_score)}`);
   if (!found.answers.length) return [make("p", {}, t("noAnswer")), doubt];
   const marks = new Map();
@@ -51,9 +71,20 @@ function shown(found, documents) {
   });
   const list = found.answers.map((answer, number) => {
     const jump = make("button", { type: "button", onclick: () => choose(marks, number) }, t("next"));
-    return make("div", { class: "item" }, bar(answer.text, answer.score), make("span", { class: "note" }, `${answer.document} `), jump);
+    return make("div", { class: "item" }, bar(answer.text, answer.score), make("span", { class: "note" }, `${answer.document}${answer.page ? `, ${t("page")} ${answer.page}` : ""} `), jump);
   });
-  return [...list, doubt, ...places];
+  const skipped = (found.skipped ?? []).map((one) => make("p", { class: "error" }, `${one.document}: ${one.error.message}`));
+  return [...list, doubt, ...skipped, ...(found.pages ?? []).map((page) => paper(page, found.answers)), ...places];
+}
+
+// A page of a file, with a box around each answer.
+function paper({ document, page, picture }, answers) {
+  const title = `${document}, ${t("page")} ${page}`;
+  const boxes = drawn("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", "aria-hidden": "true" });
+  for (const answer of answers.filter((one) => one.document === document && one.page === page))
+    for (const [left, top, right, bottom] of answer.boxes)
+      boxes.append(drawn("rect", { x: left, y: top, width: right - left, height: bottom - top, class: "found" }, drawn("title", {}, answer.text)));
+  return make("figure", {}, make("figcaption", {}, title), make("div", { class: "paper" }, make("img", { src: picture, alt: title }), boxes));
 }
 
 function marked(text, spans, marks) {
