@@ -63,7 +63,10 @@ class Metrics:
         self.request_seconds = histogram("request_seconds", "Whole request.", ("route",), SECONDS)
         self.in_flight = gauge("requests_in_flight", "Requests being answered.")
         self.stage_seconds = histogram(
-            "stage_seconds", "A request's time by stage: encode, queue, run, decode.", (*MODEL, "stage"), STAGE_SECONDS
+            "stage_seconds",
+            "A request's time by stage: read, encode, queue, run, decode, pictures.",
+            (*MODEL, "stage"),
+            STAGE_SECONDS,
         )
         self.truncated = counter("texts_truncated", "Texts that were cut to the model's length.", MODEL)
         self.steps = counter("steps", "Steps of the device.", MODEL)

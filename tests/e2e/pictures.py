@@ -15,6 +15,7 @@ from tests.e2e.conftest import CHROMIUM
 from tests.system.conftest import kill, start_server, wait_until_ready
 
 FOLDER = ROOT / "docs" / "images"
+WIDTH, MOST_HEIGHT = 960, 1240
 ASKED = "When was the bridge opened?"
 TOWN = (
     "The town hall was built in 1887, two years after the railway came."
@@ -33,7 +34,7 @@ def main() -> None:
         stack.callback(kill, server)
         wait_until_ready(server)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 960, "height": 700}, locale="en-US")
+        page = browser.new_page(viewport={"width": WIDTH, "height": 700}, locale="en-US")
         page.goto(server.url)
         page.wait_for_selector("#state:has-text('Ready')")
         for name, fields in {
@@ -69,7 +70,8 @@ def use(page: Any, name: str, fields: dict[str, str]) -> None:
 
 def take(page: Any, name: str) -> None:
     path: Path = FOLDER / f"page-{name}.png"
-    page.screenshot(path=path, full_page=True)
+    height = min(MOST_HEIGHT, page.evaluate("document.documentElement.scrollHeight"))
+    page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1024} KiB")
 
 
