@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test browser pictures check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test browser pictures site check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
 
 $(BIN)/.serving: pyproject.toml
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
@@ -41,6 +41,9 @@ browser:  ## Chromium from Debian's packages, for tests/e2e, which are skipped w
 
 pictures: $(BIN)/.everything  ## the page's pictures in docs/images, taken of the service itself
 	$(BIN)/python -m tests.e2e.pictures
+
+site: $(BIN)/.everything  ## the documentation as a site, in build/site
+	$(BIN)/python docs/reference.py && $(BIN)/python docs/drawings.py && $(BIN)/python docs/site.py
 
 check: $(BIN)/.everything  ## lint, format and types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,7 +1,9 @@
 """The docs say what the code does: settings, metrics, statuses, commands, links."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -14,24 +16,59 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "client/README.md")),
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
-def settings_table() -> list[str]:
-    """What the README must hold, made from the settings themselves."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default in ("", []) else f"`{field.default}`"
-        rows.append(f"| `{name}` | {default} | {field.description} |")
-    return rows
+def script(name: str) -> ModuleType:
+    """A script of the docs, which lies in no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_readme_lists_every_setting_as_it_is() -> None:
-    missing = [row for row in settings_table() if row not in README]
+def test_the_reference_is_what_the_code_has() -> None:
+    reference = script("reference")
 
-    assert not missing, "the README lacks:\n" + "\n".join(missing)
-    table = README.partition("## Settings")[2]
-    assert len(re.findall(r"^\| `[a-z_]+` \|", table, re.MULTILINE)) == len(Settings.model_fields)
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.page(), "run: python docs/reference.py"
+    for name in Settings.model_fields:
+        assert f"| `{name}` |" in reference.page()
+
+
+def test_the_drawings_are_what_the_script_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = script("drawings")
+    monkeypatch.setattr(drawings, "FOLDER", tmp_path)
+    drawings.main()
+
+    for path in tmp_path.iterdir():
+        kept = ROOT / "docs" / "images" / path.name
+        assert path.read_text(encoding="utf-8") == kept.read_text(encoding="utf-8"), "run: python docs/drawings.py"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_chinese_readme_has_the_same_parts_commands_and_links() -> None:
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    for part in (r"^(#+) ", r"^```(.*?)^```", r"\]\(([^)]+)\)"):
+        said, found = (re.findall(part, page, re.MULTILINE | re.DOTALL) for page in (README, chinese))
+        assert [one for one in said if "README" not in one] == [one for one in found if "README" not in one]
+
+
+@pytest.mark.timeout(200)
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    site = script("site")
+    site.build(tmp_path)
+
+    front = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    assert "A production inference service" in front
+    assert (tmp_path / "site" / "docs" / "explain" / "index.html").exists()
+    named = re.findall(r'(?:src|href)="(https?://[^"]+)"', front)
+    assert not [url for url in named if url.endswith((".js", ".css")) or "fonts" in url], "it asks others for nothing"
 
 
 def test_every_metric_is_explained() -> None:
@@ -52,14 +89,14 @@ def test_every_status_is_explained() -> None:
     assert documented == {kind.status for kind in classes}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_make_targets_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]

@@ -1,17 +1,17 @@
-"""The README's commands, run against a real server with the shipped models, give what it says they give."""
+"""The commands of the README and of the docs, run against a real server with the shipped models, give what they say."""
 
 import json
-import re
-import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
+from albert_client import Client
 
 from tests.conftest import ROOT
 from tests.system.conftest import Server, Start
+from tests.system.documented import CHINESE, PAGES, commands, programs, run
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```bash\n(curl .+?)\n```\n```json\n(.+?)\n```", README, re.DOTALL)
+EXAMPLES = [(page.stem, command, output) for page in PAGES for command, output in commands(page)]
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +32,32 @@ def same(said: Any, found: Any) -> bool:
     return bool(said == found)
 
 
-@pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=[command[5:45] for command, _ in EXAMPLES])
-def test_a_command_gives_what_the_readme_says(server: Server, command: str, output: str) -> None:
-    address = server.url.removeprefix("http://")
-    done = subprocess.run(
-        command.replace("localhost:8000", address).replace("curl", "curl -sS", 1),
-        shell=True, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+@pytest.mark.parametrize(("page", "command", "output"), EXAMPLES, ids=[f"{page}: {c[5:45]}" for page, c, _ in EXAMPLES])
+def test_a_command_gives_what_the_page_says(server: Server, page: str, command: str, output: str) -> None:
+    found = run(command, server)
 
-    assert same(json.loads(output), json.loads(done.stdout)), done.stdout
+    assert same(json.loads(output), found), json.dumps(found)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "client" / "README.md"], ids=lambda page: page.parent.name + page.stem)
+def test_a_program_of_the_docs_runs(server: Server, page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bool(programs(page)) == (page.stem != "explain")
+    for program in programs(page):
+        exec(program.replace("http://localhost:8000", server.url), {"Client": Client})
+        assert capsys.readouterr().out.strip()
 
 
 def test_every_route_that_answers_json_is_shown() -> None:
-    shown = " ".join(command for command, _ in EXAMPLES)
+    shown = " ".join(command for page, command, _ in EXAMPLES if page == "README")
 
-    assert len(EXAMPLES) >= 6
-    for route in ("/classify", "/qa", "/models", "/health/ready"):
+    for route in ("/classify", "/qa", "/explain", "/models", "/health/ready"):
         assert f"localhost:8000{route}" in shown
+
+
+def test_the_pages_of_the_tasks_show_what_they_speak_of() -> None:
+    for name in ("classify", "ask", "explain"):
+        assert len([page for page, *_ in EXAMPLES if page == name]) >= 3
+
+
+def test_the_chinese_readme_says_the_same() -> None:
+    assert commands(CHINESE) == commands(ROOT / "README.md")
