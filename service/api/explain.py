@@ -7,6 +7,7 @@ from service.api.explain_attention import by_attention
 from service.api.explain_depth import by_depth
 from service.api.explain_occlusion import by_occlusion
 from service.api.explain_schemas import ExplainRequest, ExplainResponse
+from service.api.failures import ECHO
 from service.api.route import add_json_route
 from service.api.service import RequestWork, Service, while_connected
 from service.errors import InvalidRequest
@@ -58,5 +59,5 @@ def _subject(engine: Engine, texts: dict[str, str], label: str | None) -> Labell
             raise InvalidRequest("label: an answer has none")
         return Asked(task, texts)
     if label is not None and label not in task.labels:
-        raise InvalidRequest(f"label: {label!r} is none of the model's: {', '.join(task.labels)}")
+        raise InvalidRequest(f"label: {label[:ECHO]!r} is none of the model's: {', '.join(task.labels)}")
     return Labelled(task, texts, label)

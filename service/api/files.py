@@ -30,12 +30,12 @@ class Document:
     error: ServiceError | None = None
 
 
-def decoded(name: str | int, content: str) -> bytes:
-    """InvalidRequest where ``content`` is no base64."""
+def decoded(field: str, content: str) -> bytes:
+    """InvalidRequest where ``content`` of the request's ``field`` is no base64."""
     try:
         return base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidRequest(f"file of document {name!r}: it is not base64") from None
+        raise InvalidRequest(f"{field}: it is not base64") from None
 
 
 async def read_documents(work: RequestWork, sources: Seq[Source]) -> list[Document]:

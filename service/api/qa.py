@@ -59,7 +59,7 @@ def _source(index: int, item: str | Document) -> Source:
     if isinstance(item, str):
         return Source(index, item)
     name = index if item.id is None else item.id
-    return Source(name, item.text, None if item.file is None else decoded(name, item.file))
+    return Source(name, item.text, None if item.file is None else decoded(f"documents.{index}.file", item.file))
 
 
 def _choices(body: QaRequest) -> dict[str, Any]:

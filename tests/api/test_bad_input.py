@@ -30,7 +30,7 @@ def check_error(response: httpx.Response, status: int, code: str) -> str:
     "content", [b"", b"nonsense", b'{"inputs": "x"', b"\xff\xfe", b'{"inputs": NaN,}', b"[" * 20_000, b"9" * 5000]
 )
 async def test_what_is_not_json_is_400(client: httpx.AsyncClient, content: bytes) -> None:
-    for route in ("/classify", "/qa"):
+    for route in ("/classify", "/qa", "/explain"):
         response = await client.post(route, content=content)
         if content:
             check_error(response, 400, "malformed_body")
@@ -94,6 +94,13 @@ SURROGATES = [
     ("/qa", r'{"question": "a", "documents": [{"text": "\ud800"}]}', "surrogate"),
     ("/qa", r'{"question": "a", "documents": ["b", {"id": "x\ud800", "text": "b"}]}', "documents.1.id"),
     ("/qa", r'{"question": "a", "context": "b", "model": "\udfff"}', "model"),
+    ("/qa", r'{"question": "a", "documents": [{"file": "\ud800"}]}', "documents.0.file"),
+    ("/explain", r'{"text": "a \ud800"}', "surrogate"),
+    ("/explain", r'{"text": "a \ud800", "method": "attention"}', "surrogate"),
+    ("/explain", r'{"text": "a \ud800", "method": "depth"}', "surrogate"),
+    ("/explain", r'{"question": "a", "context": "\udfff"}', "surrogate"),
+    ("/explain", r'{"text": "a", "label": "\ud800"}', "label"),
+    ("/explain", r'{"text": "a", "\ud800": 1}', "body"),
 ]
 
 
@@ -121,6 +128,14 @@ async def test_a_lone_surrogate_is_422_and_says_where(
         ("/classify", {"inputs": "x", "activation": "secret" * 1000}, "activation"),
         ("/qa", {"question": "x", "documents": [{"text": "x", "id": "w" * 5000}]}, "documents.0.id"),
         ("/qa", {"question": "x", "documents": [{"text": "x", "id": 5}]}, "documents.0.id"),
+        ("/qa", {"question": "x", "documents": [{"file": "x" * 5001}]}, "documents.0.file"),
+        ("/explain", {"text": "x", "label": "l" * 900}, "label"),
+        ("/explain", {"text": "x", "label": "l" * 5000}, "label"),
+        ("/explain", {"text": "x", "method": "m" * 5000}, "method"),
+        ("/explain", {"text": "x", "method": "attention", "layers": [0] * 2000}, "layers"),
+        ("/explain", {"text": "x", "method": "attention", "layers": [10**30]}, "layers"),
+        ("/explain", {"text": "x", "method": "attention", "heads": ["1"]}, "heads"),
+        ("/explain", {"text": "x", "e" * 5000: 1}, "e" * 80),
         ("/qa", {"question": "x", "context": "x", "q" * 5000: {str(n): 1 for n in range(40)}}, "q" * 80),
     ],
 )

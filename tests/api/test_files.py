@@ -73,7 +73,7 @@ async def test_a_bad_file_is_skipped_and_says_why(client: httpx.AsyncClient) -> 
         (file(pdf([LINES])[:100]), 422, "damaged"),
         (file(bomb()), 413, "30000 x 30000 pixels"),
         (file(pdf([["a"]] * 201)), 413, "201 pages; at most 200"),
-        ({"file": "%%%"}, 422, "file of document 0: it is not base64"),
+        ({"file": "%%%"}, 422, "documents.0.file: it is not base64"),
         ({"file": ""}, 422, "the documents are empty"),
         ({}, 422, "give either text or file"),
         ({"file": "", "text": "a"}, 422, "give either text or file"),
