@@ -1,7 +1,10 @@
 #!/bin/sh
-# The images' entry point: "ready" asks the running service whether it is; anything else are flags of serve.
+# The images' entry point: "ready" asks the running service whether it is; a command of albert-serve is that command,
+# such as "models" or "verify"; anything else are flags of serve.
 set -eu
-if [ "${1:-}" = ready ]; then
-    exec python -c "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"
-fi
-exec albert-serve serve --host 0.0.0.0 --port 8000 --model-repo "${ALBERT_SERVE_MODEL_REPO:-/models}" "$@"
+case "${1:-}" in
+ready) exec python -I -S /usr/local/lib/ready.py ;;
+serve | models | convert | verify | export | evaluate | bench | train | pretrain | split | new-model | shrink-bert | share-layer)
+    exec albert-serve "$@" ;;
+*) exec albert-serve serve "$@" ;;
+esac

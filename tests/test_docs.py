@@ -125,5 +125,8 @@ def test_compose_and_image_agree_with_the_commands() -> None:
     assert flags <= {name.replace("_", "-") for name in Settings.model_fields}
     for variable in re.findall(r"ALBERT_SERVE_([A-Z_]+)", dockerfile + entry + compose):
         assert variable.lower() in Settings.model_fields
-    for source in re.findall(r"^COPY (.+) \S+$", dockerfile, re.MULTILINE):
-        assert all((ROOT / path).exists() for path in source.split())
+    kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for source in re.findall(r"^COPY (?:--chmod=\d+ )?(.+) \S+$", dockerfile, re.MULTILINE):
+        for path in source.split():
+            assert (ROOT / path).exists()
+            assert f"!{path}" in kept, f"{path} does not come with the build"
