@@ -12,7 +12,11 @@ TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
 .PHONY: install serve test browser pictures site check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
 
+# An environment of another Python is made anew: packages of two in one folder fit neither.
 $(BIN)/.serving: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "albert-serve needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@test ! -x $(BIN)/python || $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].split("."))))' \
+	  "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
 
 $(BIN)/.everything: $(BIN)/.serving

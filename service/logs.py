@@ -67,10 +67,11 @@ class LimitedLog:
         self._log.warning(message + "%s", *given, more)
 
 
-def configure(level: str, style: Literal["json", "text"]) -> None:
+def configure(level: str, style: Literal["auto", "json", "text"]) -> None:
     """Send everything to stderr in one form, uvicorn's own lines included."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
+    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -5,18 +5,24 @@ the environment, which beats the default.
 """
 
 import difflib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, StringConstraints, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "ALBERT_SERVE_"
+# What Kubernetes sets in each container for a Service that is called albert-serve.
+KUBERNETES = re.compile(r"^ALBERT_SERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))")
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", protected_namespaces=()
+    )
 
     model_repo: Path = Field(Path("model_repo"), description="Folder of the model repository.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets other machines in.")
@@ -44,8 +50,8 @@ class Settings(BaseSettings):
     cuda_memory_mb: int = Field(0, ge=0, description="Limit of each worker's CUDA arena in MiB; 0 sets none.")
     classify_model: str = Field("sentiment", description="The model of a /classify request that names none.")
     qa_model: str = Field("qa", description="The model of a /qa request that names none.")
-    required_models: list[str] | None = Field(
-        None, description="Models without which the service is not ready, as a JSON list; the two above unless set."
+    required_models: Annotated[list[str] | None, NoDecode] = Field(
+        None, description="Models without which the service is not ready, with commas; the two above unless set."
     )
     versions: int = Field(1, ge=1, description="How many of each model's newest versions are loaded.")
     watch_seconds: float = Field(
@@ -119,11 +125,24 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(
         30, ge=0, description="After that, how long requests in work may take to end; the rest gets 503."
     )
-    api_keys: list[Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]] = Field(
-        [], description="If any, requests need 'Authorization: Bearer KEY'. A JSON list of keys without spaces."
+    api_keys: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]], NoDecode] = Field(
+        [], description="If any, requests need 'Authorization: Bearer KEY'. Keys without spaces, with commas between."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
-    log_format: Literal["json", "text"] = Field("json", description="json for collectors, text for people.")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="json for collectors, text for people; auto is text on a terminal, json elsewhere."
+    )
+    access_log: bool = Field(False, description="A line for each request: method, path, status and milliseconds.")
+
+    @field_validator("required_models", "api_keys", mode="before")
+    @classmethod
+    def _listed(cls, given: object) -> object:
+        """From a flag or a variable: with commas between, or as a JSON list."""
+        if not isinstance(given, str):
+            return given
+        if given.lstrip().startswith("["):
+            return json.loads(given)
+        return [part.strip() for part in given.split(",")]  # an empty key is refused, and not left out
 
     @property
     def defaults(self) -> dict[str, str]:
@@ -141,7 +160,10 @@ class Settings(BaseSettings):
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:
     """Variables that look like settings and are none, each with the name that was probably meant."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    wrong = sorted(name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in known)
+    wrong = sorted(
+        name for name in environment
+        if name.upper().startswith(PREFIX) and name.upper() not in known and not KUBERNETES.search(name.upper())
+    )  # fmt: skip
     fields = [name.upper() for name in Settings.model_fields]
     near = {name: difflib.get_close_matches(name.upper().removeprefix(PREFIX), fields, 1) for name in wrong}
     return {name: f"{PREFIX}{found[0]}" if found else None for name, found in near.items()}

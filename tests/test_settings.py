@@ -59,6 +59,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "api_keys": ('["one", "two"]', ["one", "two"]),
     "log_level": ("debug", "debug"),
     "log_format": ("text", "text"),
+    "access_log": ("true", True),
 }
 FIELDS = sorted(Settings.model_fields)
 
@@ -109,7 +110,9 @@ def test_worker_processes_find_the_flags_in_the_environment() -> None:
         ("deadline_ms", "0"),
         ("log_level", "loud"),
         ("log_format", "xml"),
-        ("api_keys", "secret"),
+        ("api_keys", "fine,,fine"),
+        ("api_keys", ","),
+        ("api_keys", "[1"),
         ("api_keys", '[""]'),
         ("api_keys", '["fine", ""]'),
         ("api_keys", '["two words"]'),
@@ -119,12 +122,39 @@ def test_worker_processes_find_the_flags_in_the_environment() -> None:
         ("max_header_bytes", "10"),
         ("max_connections", "0"),
         ("precision", "float16"),
-        ("required_models", "sentiment"),
     ],
 )
 def test_a_bad_value_is_named(name: str, text: str) -> None:
     with pytest.raises(ServiceError, match=rf"^settings: .*\b{name}\b"):
         read_settings({name: text})
+
+
+def test_an_empty_variable_means_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty host would listen on every interface."""
+    for name in FIELDS:
+        monkeypatch.setenv(f"ALBERT_SERVE_{name.upper()}", "")
+
+    assert read_settings({}) == Settings.model_construct()
+
+
+@pytest.mark.parametrize("given", ["tcp://10.96.12.7:8000", "udp://10.96.12.7:8000"])
+def test_what_kubernetes_sets_for_a_service_of_this_name_stops_nobody(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("ALBERT_SERVE_PORT", given)
+    others = ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT_8000_TCP", "PORT_8000_TCP_ADDR"]
+
+    assert read_settings({}).port == 8000
+    assert read_settings({"port": "81"}).port == 81
+    assert unknown_variables({f"ALBERT_SERVE_{name}": "x" for name in others}) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [("one", ["one"]), ("one,two", ["one", "two"]), (' ["a,b"] ', ["a,b"]), ("one, two", ["one", "two"])],
+)
+def test_keys_come_with_commas_or_as_json(text: str, keys: list[str]) -> None:
+    assert read_settings({"api_keys": text}).api_keys == keys
 
 
 def test_all_bad_values_are_named_at_once() -> None:
@@ -169,6 +199,7 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one() -> None:
         ({"classify_model": "a", "qa_model": "a"}, ["a"]),
         ({"required_models": "[]"}, []),
         ({"required_models": '["spam"]'}, ["spam"]),
+        ({"required_models": "spam, topic"}, ["spam", "topic"]),
     ],
 )
 def test_the_required_models_are_the_default_ones_unless_named(given: dict[str, str], required: list[str]) -> None:
@@ -187,7 +218,7 @@ def test_models_are_listed_from_the_repository_of_the_environment(
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("name", "value"), [("PORT", "eighty"), ("API_KEYS", "secret")])
+@pytest.mark.parametrize(("name", "value"), [("PORT", "eighty"), ("API_KEYS", "[secret")])
 def test_listing_models_with_a_setting_that_is_wrong_is_one_line(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
 ) -> None:

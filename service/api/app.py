@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
 from service import __version__
@@ -48,8 +49,9 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     """The app for ``settings``.  Nothing is loaded before it starts.  ``device``: chosen at start where not given."""
     metrics = Metrics(CollectorRegistry())
     life = life or Lifecycle()
-    app = FastAPI(
-        title="albert-serve", version=__version__, summary="Text classification and question answering with ALBERT",
+    app = FastAPIOffline(
+        redoc_url=None, title="albert-serve", version=__version__,
+        summary="Text classification and question answering with ALBERT",
         lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
     for task in (classify, qa, explain):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -25,6 +26,9 @@ def read_settings(given: dict[str, Any]) -> Settings:
     """Flags over the environment over the defaults.  ServiceError names the setting that is wrong, and how."""
     environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in given.items()}
     os.environ.update(environment)
+    port = f"{PREFIX}PORT"
+    if re.match(r"(tcp|udp|sctp)://", os.environ.get(port, "")):  # Kubernetes', of a Service called albert-serve
+        del os.environ[port]
     try:
         return Settings()
     except ValidationError as error:

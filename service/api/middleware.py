@@ -22,7 +22,14 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
-PUBLIC_PATHS = ("/health/", "/metrics", "/docs", "/openapi.json", "/static/")  # probes and scrapers carry no key
+PUBLIC_PATHS = (
+    "/health/",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/static/",
+    "/static-offline-docs/",
+)  # probes and scrapers carry no key
 SPREAD_SECONDS = 5  # over which those are sent back that came above max_requests
 
 
@@ -40,7 +47,9 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
-        headers, recorder = Headers(scope=scope), ResponseRecorder(send)
+        headers, recorder = Headers(scope=scope), ResponseRecorder(send, head=scope["method"] == "HEAD")
+        if recorder.head:
+            scope = dict(scope) | {"method": "GET"}
         requested_id = headers.get("x-request-id", "")
         token = request_id.set(requested_id if GOOD_ID.fullmatch(requested_id) else secrets.token_hex(16))
         self._in_work += 1
@@ -50,9 +59,12 @@ class RequestMiddleware:
         finally:
             self._in_work -= 1
             self.metrics.in_flight.dec()
-            route = _route(scope)
+            route, seconds = _route(scope), time.perf_counter() - began
             self.metrics.requests.labels(route, recorder.status or 500).inc()
-            self.metrics.request_seconds.labels(route).observe(time.perf_counter() - began)
+            self.metrics.request_seconds.labels(route).observe(seconds)
+            if self.settings.access_log:
+                method, path = "HEAD" if recorder.head else scope["method"], scope["path"][:100]
+                log.info("%s %s %d %.1f ms", method, path, recorder.status or 500, 1000 * seconds)
             request_id.reset(token)
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
@@ -88,15 +100,21 @@ class RequestMiddleware:
 
 @dataclass(slots=True)
 class ResponseRecorder:
-    """The answer on its way out, with the request's id.  ``status`` is 0 until it has begun."""
+    """The answer on its way out, with the request's id; to a HEAD without its body.
+
+    ``status`` is 0 until it has begun.
+    """
 
     send: Send
+    head: bool = False
     status: int = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.get().encode())]
+        elif self.head:
+            message = {**message, "body": b""}
         await self.send(message)
 
 

@@ -29,6 +29,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.5  # for a request that is on its way on an idle connection when the service ends
+READY_SECONDS = 0.1  # how often it is looked at until the service is ready
 LAST_SECONDS = 2  # for the 503 of those whose time is over to reach them
 OTHER_DESCRIPTORS = 64  # files of models, the event loop's own, logs
 BACKLOG = 2048
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._settings, self._app, self._life, self._on_ready = settings, app, life, on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -59,6 +61,8 @@ class Server(uvicorn.Server):
             await super()._serve(sockets)
         finally:
             watching.cancel()
+            if self._telling:
+                self._telling.cancel()
 
     async def _follow_life(self) -> None:
         """Stop listening when the lifecycle says so, after the delay that load balancers need."""
@@ -76,6 +80,15 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_ready()
+            self._telling = asyncio.create_task(self._tell_when_ready(sockets or []))
+
+    async def _tell_when_ready(self, sockets: list[socket.socket]) -> None:
+        """The last line of a start says where to go."""
+        service = self._app.state.service
+        while service.not_ready_reason():  # noqa: ASYNC110 - it has many causes, and no one event
+            await asyncio.sleep(READY_SECONDS)
+        for one in sockets:
+            log.info("ready: %s  docs: %s/docs", address(one), address(one))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._life.advance(State.DRAINING)
@@ -157,9 +170,15 @@ def listen(settings: Settings) -> socket.socket:
             "another --port, or 0 for a free one."
         ) from error
     listener.set_inheritable(True)
-    host, port = listener.getsockname()[:2]
-    log.info("listening on http://%s:%d", f"[{host}]" if family == socket.AF_INET6 else host, port)
+    log.info("listening on %s", address(listener))
     return listener
+
+
+def address(listener: socket.socket) -> str:
+    """Where a browser on this machine finds it."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def connection_limit(wanted: int) -> int:

@@ -1,6 +1,8 @@
 """The files of a checkpoint's folder: found, and read safely, or refused in a line that names the file."""
 
 import json
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +117,14 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _pickled(path: Path) -> dict[str, torch.Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read as tensors alone: it is damaged, or holds Python objects, which may run code when "
+            "they are read. Save the weights as model.safetensors."
+        ) from error
     except Exception as error:
         raise CheckpointError(f"{path}: cannot be read as tensors alone: {first_line(error)}") from error
     tensors = found.get("state_dict", found) if isinstance(found, dict) else None

@@ -1,6 +1,7 @@
 """Health, models, metrics, documents: what an operator looks at."""
 
 import asyncio
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,36 @@ async def test_live_and_ready(client: httpx.AsyncClient) -> None:
     assert live.json() == {"status": "live"}
     assert ready.status_code == 200
     assert ready.json()["models"] == ["qa/1", "sentiment/1"]
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/models", "/models/qa", "/health/live", "/metrics"])
+async def test_whatever_answers_get_answers_head(client: httpx.AsyncClient, path: str) -> None:
+    head, got = await client.head(path), await client.get(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == got.headers["content-type"]
+    assert (await client.head("/classify")).status_code == 405
+
+
+async def test_the_documents_need_no_network(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/docs")).text
+    named = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert len(named) >= 3
+    for path in named:
+        assert path.startswith("/static-offline-docs/")
+        assert (await client.get(path)).status_code == 200
+
+
+async def test_a_line_for_each_request_where_it_is_wanted(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "service.api.middleware")
+    async with serving(settings) as client:
+        await client.get("/health/live")
+    assert not [record for record in caplog.records if record.name == "service.api.middleware"]
+    async with serving(settings.model_copy(update={"access_log": True})) as client:
+        await client.post("/classify", json={"inputs": ""})
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "service.api.middleware"]
+    assert re.fullmatch(r"POST /classify 422 \d+\.\d ms", line)
 
 
 async def test_ready_says_why_not_while_the_models_load(settings: Settings) -> None:

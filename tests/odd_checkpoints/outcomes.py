@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,10 @@ def run(arguments: Sequence[str]) -> Told:
     """``albert-serve`` in this process, with all that a user would see on stderr."""
     began, error = time.perf_counter(), io.StringIO()
     shown = logging.StreamHandler(error)
-    with _watched() as loaded, contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        _watched() as loaded, _warnings_to(error), contextlib.redirect_stderr(error),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):  # fmt: skip
         logging.getLogger("transformers").addHandler(shown)
         try:
             status: int | None = albert_serve(arguments)
@@ -105,6 +109,22 @@ def run(arguments: Sequence[str]) -> Told:
             logging.getLogger("transformers").removeHandler(shown)
     lines = [line for line in re.split(r"[\r\n]+", BAR.sub("", error.getvalue())) if line.strip()]
     return Told(status, lines, time.perf_counter() - began, bool(loaded))
+
+
+@contextlib.contextmanager
+def _warnings_to(error: io.StringIO) -> Iterator[None]:
+    """As a user sees them, whatever the test runner does with warnings."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        error.write(warnings.formatwarning(message, category, filename, lineno))
+
+    with warnings.catch_warnings(), mock.patch.object(warnings, "showwarning", show):
+        warnings.simplefilter("default")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # as Python does outside __main__
+        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)
+        warnings.filterwarnings("ignore", category=ImportWarning)
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        yield
 
 
 @contextlib.contextmanager
