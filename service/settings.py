@@ -48,11 +48,15 @@ class Settings(BaseSettings):
         "instead, to run as another machine of a mixed fleet does.",
     )  # fmt: skip
     cuda_memory_mb: int = Field(0, ge=0, description="Limit of each worker's CUDA arena in MiB; 0 sets none.")
-    classify_model: str = Field("sentiment", description="The model of a /classify request that names none.")
-    qa_model: str = Field("qa", description="The model of a /qa request that names none.")
+    classify_model: str = Field(
+        "sentiment", description="The model of a /classify request that names none. Unless it is set, and where there "
+        "is none of this name, the only classifier is it.",
+    )  # fmt: skip
+    qa_model: str = Field("qa", description="The same of a /qa request, among models that answer questions.")
     required_models: Annotated[list[str] | None, NoDecode] = Field(
-        None, description="Models without which the service is not ready, with commas; the two above unless set."
-    )
+        None, description="Models without which the service is not ready, with commas; unless set the two above, as "
+        "far as the repository has models of their tasks.",
+    )  # fmt: skip
     versions: int = Field(1, ge=1, description="How many of each model's newest versions are loaded.")
     watch_seconds: float = Field(
         5.0, ge=0, description="How often the repository is looked at for new versions; 0 never looks again."
@@ -143,18 +147,6 @@ class Settings(BaseSettings):
         if given.lstrip().startswith("["):
             return json.loads(given)
         return [part.strip() for part in given.split(",")]  # an empty key is refused, and not left out
-
-    @property
-    def defaults(self) -> dict[str, str]:
-        """By route, the model of a request that names none."""
-        return {"/classify": self.classify_model, "/qa": self.qa_model}
-
-    @property
-    def required(self) -> list[str]:
-        """The models without which the service is not ready."""
-        if self.required_models is not None:
-            return self.required_models
-        return list(dict.fromkeys((self.classify_model, self.qa_model)))
 
 
 def unknown_variables(environment: Mapping[str, str]) -> dict[str, str | None]:

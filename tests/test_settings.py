@@ -194,28 +194,10 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize(
     ("given", "required"),
-    [
-        ({}, ["sentiment", "qa"]),
-        ({"classify_model": "a", "qa_model": "a"}, ["a"]),
-        ({"required_models": "[]"}, []),
-        ({"required_models": '["spam"]'}, ["spam"]),
-        ({"required_models": "spam, topic"}, ["spam", "topic"]),
-    ],
+    [("[]", []), ('["spam"]', ["spam"]), ("spam, topic", ["spam", "topic"])],
 )
-def test_the_required_models_are_the_default_ones_unless_named(given: dict[str, str], required: list[str]) -> None:
-    assert read_settings(given).required == required
-
-
-def test_models_are_listed_from_the_repository_of_the_environment(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ALBERT_SERVE_MODEL_REPO", str(repository))
-    assert main(["models"]) == 0
-    listed = capsys.readouterr().out
-    assert "sentiment/1  text-classification" in listed
-    assert "qa/1  question-answering" in listed
-    assert main(["models", "--model-repo", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == ""
+def test_required_models_come_with_commas_or_as_json(given: str, required: list[str]) -> None:
+    assert read_settings({"required_models": given}).required_models == required
 
 
 @pytest.mark.parametrize(("name", "value"), [("PORT", "eighty"), ("API_KEYS", "[secret")])

@@ -25,7 +25,7 @@ async def classify(body: ClassifyRequest, request: Request) -> Response:
     work: RequestWork = request.state.work
     single = not isinstance(body.inputs, list)
     inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    name = body.model or service.settings.classify_model
+    name = body.model or service.default_model(Classification)
     async with service.registry.lease(name, body.version, Classification) as engine, while_connected(request):
         task = engine.task
         assert isinstance(task, Classification)

@@ -36,8 +36,8 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
     for text in texts.values():
         service.check_text(text)
     reading = "question" in texts
-    name = body.model or (service.settings.qa_model if reading else service.settings.classify_model)
     kind = QuestionAnswering if reading else Classification
+    name = body.model or service.default_model(kind)
     async with service.registry.lease(name, body.version, kind) as engine, while_connected(request):
         subject = _subject(engine, texts, body.label)
         answer = await METHODS[body.method](work, engine, subject, body)

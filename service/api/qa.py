@@ -27,7 +27,7 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
     choices = _choices(body)
     for text in (body.question, *(source.text or "" for source in sources)):
         service.check_text(text)
-    name = body.model or service.settings.qa_model
+    name = body.model or service.default_model(QuestionAnswering)
     async with service.registry.lease(name, body.version, QuestionAnswering) as engine, while_connected(request):
         task = engine.task
         assert isinstance(task, QuestionAnswering)

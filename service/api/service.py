@@ -24,18 +24,21 @@ from service.serving.cost import quantile
 from service.serving.depths import InDeviceThread
 from service.serving.device_loop import DeviceLoop
 from service.serving.encoding import EncodingStage
-from service.serving.engine import Engine
+from service.serving.engine import Engine, Task
 from service.serving.pending import Outcome
 from service.serving.queue import estimate
 from service.serving.registry import Registry
 from service.serving.submission import submit
 from service.settings import Settings
+from service.tasks.classification import Classification
+from service.tasks.question_answering import QuestionAnswering
 from service.types import Floats, Priority, Sequence
 
 T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
+DEFAULTS: dict[type[Task], str] = {Classification: "classify_model", QuestionAnswering: "qa_model"}
 BYTES_A_TOKEN = 4  # of JSON with English text, rather less than more: the first burst must not be promised too much
 REMEMBERED = 64  # requests that say what a size costs
 
@@ -89,10 +92,28 @@ class Service:
         if not self.registry.synced:
             return "the models are being loaded"
         loaded = {engine.ref.name for engine in self.registry.engines()}
-        missing = [name for name in self.settings.required if name not in loaded]
+        missing = [name for name in self._required() if name not in loaded]
         if missing:
             return f"required models are not loaded: {', '.join(missing)} (required_models)"
         return ""
+
+    def default_model(self, task: type[Task]) -> str:
+        """The model of a request that names none: the one in the settings, or the only one that does ``task``."""
+        setting = DEFAULTS[task]
+        name: str = getattr(self.settings, setting)
+        if setting in self.settings.model_fields_set or self.registry.knows(name):
+            return name
+        others = {engine.ref.name for engine in self.registry.engines() if isinstance(engine.task, task)}
+        return others.pop() if len(others) == 1 else name
+
+    def _required(self) -> list[str]:
+        """The models without which the service is not ready."""
+        if self.settings.required_models is not None:
+            return self.settings.required_models
+        names = {self.default_model(task): setting for task, setting in DEFAULTS.items()}
+        wanted = [n for n, s in names.items() if s in self.settings.model_fields_set or self.registry.knows(n)]
+        # A repository of other models alone is ready with these, one that has none never is.
+        return wanted or ([] if self.registry.engines() else list(names))
 
     def begin(self, request: Request, route: str) -> "RequestWork":
         """Whether there is room for a request, by its head.  DeadlineExceeded, QueueFull or InvalidRequest at once."""
@@ -111,7 +132,8 @@ class Service:
         if seconds is not None:
             return seconds
         tokens = size / BYTES_A_TOKEN
-        engines = [e for e in self.registry.engines() if e.ref.name == self.settings.defaults.get(route)]
+        default = self.default_model(QuestionAnswering if route == "/qa" else Classification)
+        engines = [engine for engine in self.registry.engines() if engine.ref.name == default]
         return max((engine.cost.marginal(tokens, engine.budget) for engine in engines), default=0.0)
 
     def _client(self, request: Request) -> str:

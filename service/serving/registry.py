@@ -63,6 +63,7 @@ class Registry:
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
     _closing: set["asyncio.Task[None]"] = field(default_factory=set)
+    _names: set[str] = field(default_factory=set)  # of all that the repository ever had
 
     async def sync(self) -> None:
         """Load what the repository has and this has not; let go what it no longer has.  The old serve meanwhile."""
@@ -71,6 +72,7 @@ class Registry:
             self._synced.set()
             return
         self._failures = {ref: one for ref, one in self._failures.items() if ref.version in listing.of(ref.name)}
+        self._names |= listing.models.keys()
         for name in sorted(self._models.keys() | listing.models.keys()):
             await self._sync_model(name, listing)
         self.metrics.loaded.set(len(self.engines()))
@@ -85,6 +87,10 @@ class Registry:
     def synced(self) -> bool:
         """True once everything that can be loaded was loaded a first time."""
         return self._synced.is_set()
+
+    def knows(self, name: str) -> bool:
+        """Whether the repository has, or had, a model of this name; true of all until it was looked at."""
+        return not self.synced or name in self._names
 
     async def wait(self) -> None:
         await self._synced.wait()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,39 @@ async def test_the_default_models_are_required_unless_others_are_named(
         ready = await client.get("/health/ready")
         assert ready.status_code == (503 if missing else 200)
         assert missing in ready.json().get("reason", "")
+
+
+def only(repository: Path, root: Path, *copies: tuple[str, str]) -> Path:
+    """A repository with models of ``repository`` under other names."""
+    for source, name in copies:
+        shutil.copytree(repository / source / "1", root / name / "1")
+        manifest = root / name / "1" / "manifest.json"
+        manifest.write_text(manifest.read_text().replace(f'"name": "{source}"', f'"name": "{name}"', 1))
+    return root
+
+
+async def test_the_only_model_of_a_task_is_its_default(settings: Settings, repository: Path, tmp_path: Path) -> None:
+    root = only(repository, tmp_path, ("sentiment", "mine"))
+    async with serving(Settings(**settings.model_dump(exclude_defaults=True) | {"model_repo": root})) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        found = await client.post("/classify", json={"inputs": "ok"})
+        assert found.json()["model"]["name"] == "mine"
+        assert (await client.post("/explain", json={"text": "ok"})).json()["model"]["name"] == "mine"
+        refused = await client.post("/qa", json={"question": "Who?", "context": "ok"})
+        assert refused.status_code == 404
+        assert "mine/1" in refused.json()["error"]["message"]
+
+
+async def test_of_several_none_is_the_default_and_the_service_is_ready(
+    settings: Settings, repository: Path, tmp_path: Path
+) -> None:
+    root = only(repository, tmp_path, ("sentiment", "mine"), ("sentiment", "yours"), ("qa", "reader"))
+    async with serving(Settings(**settings.model_dump(exclude_defaults=True) | {"model_repo": root})) as client:
+        assert (await client.get("/health/ready")).status_code == 200
+        assert (await client.post("/classify", json={"inputs": "ok"})).status_code == 404
+        assert (await client.post("/classify", json={"inputs": "ok", "model": "yours"})).status_code == 200
+        found = await client.post("/qa", json={"question": "Who?", "context": "ok"})
+        assert found.json()["model"]["name"] == "reader"
 
 
 async def test_a_service_that_was_told_to_stop_is_not_ready_and_still_answers(settings: Settings) -> None:
