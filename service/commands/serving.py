@@ -9,6 +9,10 @@ from service.settings import Settings
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint", nargs="?", metavar="CHECKPOINT",
+        help="folder of a checkpoint, or a hub id: converted into a cache, verified, and served alone",
+    )  # fmt: skip
     # Flags, environment and docs all come from the one list of settings.
     for name, field in Settings.model_fields.items():
         flag = f"--{name.replace('_', '-')}"
@@ -21,6 +25,12 @@ def _serve(options: argparse.Namespace) -> int:
     from service.api import launch
 
     given = {name: getattr(options, name) for name in Settings.model_fields if getattr(options, name) is not None}
+    if options.checkpoint is not None:
+        if "model_repo" in given:
+            raise ServiceError("give a CHECKPOINT or --model-repo, not both")
+        from service.commands.converted import repository_of
+
+        given["model_repo"] = str(repository_of(options.checkpoint))
     settings = launch.read_settings(given)
     return launch.get(settings, options.get) if options.get else launch.serve(settings)
 
