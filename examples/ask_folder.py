@@ -13,6 +13,7 @@ from pathlib import Path
 from albert_client import AlbertError, Answer, Client
 
 SUFFIXES = {".txt", ".md", ".rst"}
+MOST = 512  # documents of one request, unless the service has another max_documents
 MARK = "\033[1m{}\033[0m"
 
 
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     documents = dict(read(options.folder))
     if not documents:
         print(f"{options.folder} has no file of {', '.join(sorted(SUFFIXES))}", file=sys.stderr)
+        return 1
+    if len(documents) > MOST:
+        print(f"{options.folder} has {len(documents)} files; a request takes {MOST}: ask a part of it", file=sys.stderr)
         return 1
     try:
         with Client(options.url, deadline=300) as albert:
@@ -45,7 +49,8 @@ def read(folder: Path) -> Iterator[tuple[str, str]]:
         if path.suffix in SUFFIXES and path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
             if text.strip():
-                yield str(path.relative_to(folder)), text
+                # A name that is no UTF-8 cannot be sent as it is.
+                yield str(path.relative_to(folder)).encode(errors="replace").decode(), text
 
 
 def shown(answer: Answer, text: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from albert_client import AlbertError, Classification, Client
 
+ADDED = ("label", "score", "error")
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Label the rows of a CSV file.")
@@ -23,29 +25,46 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         label(options.file, options.column, options.out, options.model, options.url)
-    except (AlbertError, OSError, KeyError) as error:
-        print(error.args[0] if isinstance(error, KeyError) else error, file=sys.stderr)
+    except (AlbertError, OSError, ValueError, csv.Error) as error:
+        print(
+            f"{options.file}: {error}" if isinstance(error, UnicodeDecodeError | csv.Error) else error, file=sys.stderr
+        )
         return 1
     return 0
 
 
 def label(file: Path, column: str, out: Path, model: str, url: str) -> None:
-    with file.open(newline="", encoding="utf-8-sig") as source:
-        reader = csv.DictReader(source)
-        columns, rows = list(reader.fieldnames or []), list(reader)
+    columns, rows = read(file)
     if column not in columns:
-        raise KeyError(f"{file}: no column {column!r}; it has {', '.join(columns)}")
+        raise ValueError(f"{file}: no column {column!r}; it has {', '.join(columns)}")
+    if taken := sorted({*ADDED} & {*columns}):
+        raise ValueError(f"{file}: has a column {taken[0]!r} already, which would be written over; rename it")
+    if not out.parent.is_dir():  # known before the work
+        raise OSError(f"{out.parent} is no folder")
     with Client(url, deadline=300) as albert:
         texts = [row[column] or "" for row in rows]
         results = albert.classify_many(texts, model=model, top_k=1, long_text="windows", progress=True)
     with out.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, [*columns, "label", "score", "error"])
+        writer = csv.DictWriter(target, [*columns, *ADDED])
         writer.writeheader()
         for row, result in zip(rows, results, strict=True):
             if isinstance(result, Classification):
                 writer.writerow(row | {"label": result.label, "score": f"{result.score:.4f}", "error": ""})
             else:
                 writer.writerow(row | {"label": "", "score": "", "error": result.message})
+
+
+def read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows.  ValueError names the line that has more fields than the header."""
+    csv.field_size_limit(sys.maxsize)
+    rows = []
+    with file.open(newline="", encoding="utf-8-sig") as source:
+        reader = csv.DictReader(source)
+        for row in reader:
+            if None in row:
+                raise ValueError(f"{file}: line {reader.line_num} has more fields than the header")
+            rows.append(row)
+    return list(reader.fieldnames or []), rows
 
 
 if __name__ == "__main__":

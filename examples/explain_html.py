@@ -30,10 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--url", default="http://localhost:8000", help="[http://localhost:8000]")
     options = parser.parse_args(arguments)
     try:
+        if not options.out.parent.is_dir():  # known before the work
+            raise OSError(f"{options.out.parent} is no folder")
         with Client(options.url) as albert:
             words = albert.explain(options.text, model=options.model)
             turns = albert.explain(options.text, model=options.model, method="depth")
-    except AlbertError as error:
+    except (AlbertError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     options.out.write_text(page(options.text, words, turns), encoding="utf-8")

@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     max_inputs: int = Field(1024, ge=1, description="Most texts in one /classify request.")
     max_documents: int = Field(512, ge=1, description="Most documents in one /qa request.")
     document_seconds: float = Field(
-        30.0, gt=0, description="How long reading one PDF file or picture of /qa may take; above it 413."
+        20.0, gt=0, description="How long reading one PDF file or picture of /qa may take; above it 413."
     )
     document_pages: int = Field(200, ge=1, description="Most pages of one file; above it 413.")
     document_memory_mb: int = Field(

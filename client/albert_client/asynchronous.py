@@ -8,13 +8,24 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from albert_client import parsing
-from albert_client.bodies import PART, Documents, Text, ask_body, body_options, classify_body, one_failed, parts
+from albert_client.bodies import (
+    PART,
+    Documents,
+    Text,
+    ask_body,
+    body_options,
+    classify_body,
+    one_failed,
+    one_text,
+    parts,
+    several,
+)
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
 from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
 from albert_client.progress import Progress, following
 from albert_client.results import Answers, Classification, Explanation, Failure, Model
-from albert_client.retries import Retries, Sleep
+from albert_client.retries import GRACE_SECONDS, Retries, Sleep
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,8 +49,8 @@ class AsyncClient:
 
     async def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
         """The labels of one text, or of a pair of texts."""
-        found = await self._call("classify", classify_body(text, options), options)
-        result = parsing.classification(found["results"][0])
+        body = classify_body(one_text(text), options)
+        (result,) = await self._call("classify", parsing.results(1), body, options)
         assert isinstance(result, Classification)  # a text alone that fails is an error of its own
         return result
 
@@ -50,20 +61,25 @@ class AsyncClient:
 
         A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
         """
-        given = list(texts)
+        given = several(texts)
         options = {"priority": "bulk"} | options
         with following(progress, len(given)) as advance:
 
             async def one(some: list[Text]) -> list[Classification | Failure]:
-                found = await self._call("classify", classify_body(some, options), options)
+                body = classify_body(some, options)
+                found: list[Classification | Failure] = await self._call(
+                    "classify", parsing.results(len(some)), body, options
+                )
                 advance(len(some))
-                return [parsing.classification(result) for result in found["results"]]
+                return found
 
             return [result for results in await self._all(list(parts(given, part)), one) for result in results]
 
     async def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
         """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
-        return parsing.answered(await self._call("qa", ask_body(question, documents, options), options))
+        body = ask_body(question, documents, options)
+        found: Answers = await self._call("qa", parsing.answered, body, options)
+        return found
 
     async def ask_many(
         self, questions: Iterable[tuple[str, Documents]], *, progress: Progress = False, **options: Unpack[AskOptions]
@@ -88,12 +104,14 @@ class AsyncClient:
 
     async def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
         """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
-        return parsing.explanation(await self._call("explain", body_options({"text": text} | options), options))
+        body = body_options({"text": text} | options)
+        found: Explanation = await self._call("explain", parsing.explanation, body, options)
+        return found
 
     async def models(self, *, deadline: float | None = None) -> list[Model]:
         """What is loaded."""
-        found = await self._call("models", options={"deadline": deadline})
-        return [parsing.model(one) for one in found["models"]]
+        found: list[Model] = await self._call("models", parsing.models, options={"deadline": deadline})
+        return found
 
     async def aclose(self) -> None:
         if self._own:
@@ -124,22 +142,29 @@ class AsyncClient:
             await asyncio.gather(*workers, return_exceptions=True)
         return [results[index] for index in range(len(items))]
 
-    async def _call(self, path: str, body: Any = None, options: Mapping[str, Any] | None = None) -> Any:
-        steps = self._connection.call(self._http, path, body, (options or {}).get("deadline")).steps()
+    async def _call(
+        self, path: str, parse: Callable[[Any], Any], body: Any = None, options: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        call = self._connection.call(self._http, path, body, (options or {}).get("deadline"))
+        steps = call.steps()
         given: httpx.Response | httpx.HTTPError | None = None
         while True:
             try:
                 step = steps.send(given)
             except StopIteration as end:
-                return end.value
+                return parsing.parsed(parse, end.value, call.request)
             if isinstance(step, Sleep):
                 await asyncio.sleep(step.seconds)
                 given = None
             else:
-                given = await self._attempt(step)
+                given = await self._attempt(step, call.left())
 
-    async def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.HTTPError:
+    async def _attempt(self, request: httpx.Request, left: float) -> httpx.Response | httpx.HTTPError:
+        """httpx's own limits are of each read: who sends byte by byte is cut off by the clock."""
         try:
-            return await self._http.send(request)
+            async with asyncio.timeout(left + GRACE_SECONDS):
+                return await self._http.send(request)
         except httpx.HTTPError as error:
             return error
+        except TimeoutError:
+            return httpx.ReadTimeout("the answer comes too slowly", request=request)

@@ -1,7 +1,7 @@
 """The bodies of requests, and large lists in parts."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +31,22 @@ def ask_body(question: str, documents: Documents, options: Mapping[str, Any]) ->
 
 def body_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """All but the deadline, which is a header, and what is None."""
-    return {name: value for name, value in options.items() if value is not None and name != "deadline"}
+    given = {name: value for name, value in options.items() if value is not None and name != "deadline"}
+    return {name: list(value) if isinstance(value, range | tuple) else value for name, value in given.items()}
+
+
+def one_text(text: Text) -> Text:
+    """TypeError for several: their answers would be lost."""
+    if isinstance(text, str) or (isinstance(text, tuple) and len(text) == 2):
+        return text
+    raise TypeError("wanted a text, or a tuple of two; classify_many takes several")
+
+
+def several(texts: Iterable[Text]) -> list[Text]:
+    """TypeError for one text, which would be taken letter by letter."""
+    if isinstance(texts, str):
+        raise TypeError("wanted several texts, not one: classify takes that")
+    return [one_text(text) for text in texts]
 
 
 def parts(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -31,4 +31,12 @@ class Refused(AlbertError):
 
 
 class Unanswered(AlbertError):
-    """The cause is its ``__cause__``, where httpx gave one."""
+    """The cause is its ``__cause__``, where httpx gave one.
+
+    ``passing``: it may be otherwise in a moment; ``retry_after`` in seconds, where somebody in between named a time.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.passing = passing
+        self.retry_after = retry_after

@@ -1,7 +1,10 @@
 """JSON of the service to results.  Fields that this client does not know are left alone: services may be newer."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
+
+import httpx
 
 from albert_client.results import (
     Answer,
@@ -18,6 +21,7 @@ from albert_client.results import (
     Skipped,
     Word,
 )
+from albert_client.retries import strange
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -69,6 +73,30 @@ def explanation(found: Json) -> Explanation:
         pieces=tuple(known(Piece, one) for one in found.get("pieces") or ()),
         attention=tuple(map(_attention, found.get("attention") or ())),
     )  # fmt: skip
+
+
+def results(count: int) -> Callable[[Json], list[Classification | Failure]]:
+    """For an answer to so many texts."""
+
+    def read(found: Json) -> list[Classification | Failure]:
+        listed = [classification(one) for one in found["results"]]
+        if len(listed) != count:
+            raise ValueError(f"{len(listed)} results for {count} texts")
+        return listed
+
+    return read
+
+
+def models(found: Json) -> list[Model]:
+    return [model(one) for one in found["models"]]
+
+
+def parsed(parse: Callable[[Json], T], found: Json, request: httpx.Request) -> T:
+    """Unanswered where ``found`` is JSON, and not what albert-serve gives."""
+    try:
+        return parse(found)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise strange(request, f"JSON without what was asked for ({error!r})") from error
 
 
 def _depth(found: Json) -> Depth:

@@ -4,6 +4,7 @@ A request changes nothing in the service, so it may always be sent again.  ``Ret
 comes at it goes before new requests.  Where none is given, pauses grow and are drawn by chance (full jitter).
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Generator
@@ -15,6 +16,7 @@ import httpx
 from albert_client.errors import AlbertError, Refused, Unanswered
 
 AGAIN = frozenset({429, 503})
+LONGEST_DEADLINE = 86_400.0  # seconds; what is longer is as good as none
 GRACE_SECONDS = 1.0  # the service ends a request at its deadline; its answer needs a moment to come
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds
 
@@ -49,8 +51,8 @@ class Call:
     _ends: float = field(init=False)
 
     def __post_init__(self) -> None:
-        if not self.deadline > 0:
-            raise ValueError("deadline: wanted more than 0 seconds")
+        if not 0 < self.deadline < math.inf:
+            raise ValueError(f"deadline: {self.deadline}; wanted a number of seconds above 0")
         self._ends = self.clock() + self.deadline
 
     def steps(self) -> Generator[httpx.Request | Sleep, Any, Any]:
@@ -69,17 +71,22 @@ class Call:
                 yield Sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self._ends - self.clock()
+
     def _attempt(self) -> httpx.Request:
-        left = max(0.001, self._ends - self.clock())
+        left = min(LONGEST_DEADLINE, max(0.001, self.left()))
         self.request.headers["X-Deadline-Ms"] = str(round(1000 * left, 1))
         self.request.extensions["timeout"] = httpx.Timeout(left + GRACE_SECONDS).as_dict()
         return self.request
 
     def _pause(self, error: AlbertError, attempt: int) -> float | None:
         """None where it is not worth another attempt."""
-        if attempt == self.retries.attempts or (isinstance(error, Refused) and error.status not in AGAIN):
+        passing = error.status in AGAIN if isinstance(error, Refused) else getattr(error, "passing", False)
+        if attempt == self.retries.attempts or not passing:
             return None
-        asked = error.retry_after if isinstance(error, Refused) else None
+        asked: float | None = getattr(error, "retry_after", None)
         pause = self.chance() * min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) if asked is None else asked
         return pause if self.clock() + pause < self._ends else None
 
@@ -87,26 +94,37 @@ class Call:
 def answer(outcome: httpx.Response | httpx.HTTPError) -> Any:
     """The JSON of a good answer.  Refused with the service's own words, Unanswered where nobody gave any."""
     if isinstance(outcome, httpx.TimeoutException):
-        raise Unanswered(f"{_place(outcome.request)}: no answer in time; give it a later deadline") from outcome
+        message = f"{_place(outcome.request)}: no answer in time; give it a later deadline"
+        raise Unanswered(message, passing=True) from outcome
     if isinstance(outcome, httpx.HTTPError):
         raise Unanswered(
-            f"{_place(outcome.request)}: no albert-serve answers there ({outcome}). Start one, or give another address."
+            f"{_place(outcome.request)}: no albert-serve answers there ({outcome}). Start one, or give another "
+            "address.",
+            passing=True,
         ) from outcome
+    after = _seconds(outcome.headers.get("Retry-After"))
     try:
         found = outcome.json()
-        error = found["error"] if outcome.is_error else None
-    except (ValueError, KeyError, TypeError):
-        place, status = _place(outcome.request), outcome.status_code
-        raise Unanswered(f"{place}: status {status}, and no answer of albert-serve's. Is the address right?") from None
-    if error is None:
+    except ValueError:
+        found = None
+    if outcome.is_success and isinstance(found, dict):
         return found
+    error = found.get("error") if isinstance(found, dict) else None
+    if not outcome.is_error or not isinstance(error, dict):
+        raise strange(outcome.request, f"status {outcome.status_code}", outcome.status_code in AGAIN, after)
     raise Refused(
         str(error.get("message", error)),
         status=outcome.status_code,
         code=str(error.get("code", "")),
         request_id=error.get("request_id"),
-        retry_after=_seconds(outcome.headers.get("Retry-After")),
+        retry_after=after,
     )
+
+
+def strange(request: httpx.Request, what: str, passing: bool = False, after: float | None = None) -> Unanswered:
+    """Somebody answered that is not albert-serve, perhaps one that stands before it."""
+    message = f"{_place(request)}: {what}, and no answer of albert-serve's. Is the address right?"
+    return Unanswered(message, passing=passing, retry_after=after)
 
 
 def _place(request: httpx.Request) -> str:

@@ -1,20 +1,33 @@
 """The client for programs that wait."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 import httpx
 
 from albert_client import parsing
-from albert_client.bodies import PART, Documents, Text, ask_body, body_options, classify_body, one_failed, parts
+from albert_client.bodies import (
+    PART,
+    Documents,
+    Text,
+    ask_body,
+    body_options,
+    classify_body,
+    one_failed,
+    one_text,
+    parts,
+    several,
+)
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
 from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
 from albert_client.progress import Progress, following
 from albert_client.results import Answers, Classification, Explanation, Failure, Model
-from albert_client.retries import Retries, Sleep
+from albert_client.retries import GRACE_SECONDS, Retries, Sleep
+
+DECODED = ("content-encoding", "content-length", "transfer-encoding")  # what no longer holds of the bytes
 
 
 class Client:
@@ -36,8 +49,8 @@ class Client:
 
     def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
         """The labels of one text, or of a pair of texts."""
-        found = self._call("classify", classify_body(text, options), options)
-        result = parsing.classification(found["results"][0])
+        body = classify_body(one_text(text), options)
+        (result,) = self._call("classify", parsing.results(1), body, options)
         assert isinstance(result, Classification)  # a text alone that fails is an error of its own
         return result
 
@@ -48,18 +61,19 @@ class Client:
 
         A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
         """
-        given, results = list(texts), list[Classification | Failure]()
+        given, results = several(texts), list[Classification | Failure]()
         options = {"priority": "bulk"} | options
         with following(progress, len(given)) as advance:
             for some in parts(given, part):
-                found = self._call("classify", classify_body(some, options), options)
-                results += map(parsing.classification, found["results"])
+                results += self._call("classify", parsing.results(len(some)), classify_body(some, options), options)
                 advance(len(some))
         return results
 
     def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
         """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
-        return parsing.answered(self._call("qa", ask_body(question, documents, options), options))
+        body = ask_body(question, documents, options)
+        found: Answers = self._call("qa", parsing.answered, body, options)
+        return found
 
     def ask_many(
         self, questions: Iterable[tuple[str, Documents]], *, progress: Progress = False, **options: Unpack[AskOptions]
@@ -81,11 +95,14 @@ class Client:
 
     def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
         """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
-        return parsing.explanation(self._call("explain", body_options({"text": text} | options), options))
+        body = body_options({"text": text} | options)
+        found: Explanation = self._call("explain", parsing.explanation, body, options)
+        return found
 
     def models(self, *, deadline: float | None = None) -> list[Model]:
         """What is loaded."""
-        return [parsing.model(one) for one in self._call("models", options={"deadline": deadline})["models"]]
+        found: list[Model] = self._call("models", parsing.models, options={"deadline": deadline})
+        return found
 
     def close(self) -> None:
         if self._own:
@@ -97,22 +114,37 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _call(self, path: str, body: Any = None, options: Mapping[str, Any] | None = None) -> Any:
-        steps = self._connection.call(self._http, path, body, (options or {}).get("deadline")).steps()
+    def _call(
+        self, path: str, parse: Callable[[Any], Any], body: Any = None, options: Mapping[str, Any] | None = None,
+    ) -> Any:  # fmt: skip
+        call = self._connection.call(self._http, path, body, (options or {}).get("deadline"))
+        steps = call.steps()
         given: httpx.Response | httpx.HTTPError | None = None
         while True:
             try:
                 step = steps.send(given)
             except StopIteration as end:
-                return end.value
+                return parsing.parsed(parse, end.value, call.request)
             if isinstance(step, Sleep):
                 time.sleep(step.seconds)
                 given = None
             else:
-                given = self._attempt(step)
+                given = self._attempt(step, call.left())
 
-    def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.HTTPError:
+    def _attempt(self, request: httpx.Request, left: float) -> httpx.Response | httpx.HTTPError:
+        """httpx's own limits are of each read: who sends byte by byte is cut off by the clock."""
+        ends = time.monotonic() + left + GRACE_SECONDS
         try:
-            return self._http.send(request)
+            response = self._http.send(request, stream=True)
+            try:
+                parts = []
+                for part in response.iter_bytes():
+                    parts.append(part)
+                    if time.monotonic() > ends:
+                        raise httpx.ReadTimeout("the answer comes too slowly", request=request)
+            finally:
+                response.close()
+            headers = [(name, value) for name, value in response.headers.multi_items() if name not in DECODED]
+            return httpx.Response(response.status_code, headers=headers, content=b"".join(parts), request=request)
         except httpx.HTTPError as error:
             return error

@@ -1,7 +1,12 @@
 """``POST /explain`` with ``"method": "occlusion"``: what each word is worth, by leaving it out."""
 
+import threading
+import time
+
 from service.api.explain_schemas import ExplainRequest, explained
 from service.api.service import RequestWork
+from service.errors import TooLarge
+from service.serving.admission import late
 from service.serving.engine import Engine
 from service.tasks.explaining import Asked, Labelled, Variants
 from service.tasks.occlusion import Part
@@ -12,8 +17,7 @@ async def by_occlusion(
     work: RequestWork, engine: Engine, subject: Labelled | Asked, body: ExplainRequest
 ) -> dict[str, object]:
     """All variants of the text at once, as bulk work: whoever waits for an answer goes first."""
-    size = sum(map(len, subject.texts.values())) * min(body.max_variants, 64)
-    variants = await work.encode(size, lambda: Variants.of(subject, body.max_variants, phrases=body.phrases))
+    variants = await _encoded(work, subject, body)
     rows = variants.sequences
     cost: dict[str, object] = {"variants": len(variants.cuts), "tokens": sum(map(len, rows))}
     if body.dry_run:
@@ -24,6 +28,29 @@ async def by_occlusion(
     if body.phrases:
         shown["phrases"] = [_phrase(variants, cut, worth) for cut in worth if len(cut) == 2]
     return explained(subject) | shown | cost
+
+
+async def _encoded(work: RequestWork, subject: Labelled | Asked, body: ExplainRequest) -> Variants:
+    """The whole text first: it says what all variants cost, before they are tokenized."""
+    size, until = sum(map(len, subject.texts.values())), work.until(Priority.BULK)
+    whole = await work.encode(size, lambda: subject.encode(subject.texts))
+    planned = Variants.planned(subject, body.max_variants, phrases=body.phrases)
+    tokens, most = sum(map(len, whole.sequences)), work.service.settings.max_queue_tokens
+    if len(planned.cuts) * tokens > most:
+        raise TooLarge(
+            f"{len(planned.cuts)} variants of {tokens} tokens; at most {most} may wait: explain a part of the text, or "
+            f"lower max_variants to {max(2, most // tokens)}"
+        )
+    gone = threading.Event()
+
+    def check() -> None:
+        if gone.is_set() or time.monotonic() > until:
+            raise late()
+
+    try:
+        return await work.encode(size * len(planned.cuts), lambda: planned.encode_all(whole, check), until)
+    finally:
+        gone.set()
 
 
 def _word(variants: Variants, cut: tuple[int, ...], worth: dict[tuple[int, ...], float | None]) -> dict[str, object]:

@@ -31,6 +31,8 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
     async with service.registry.lease(name, body.version, QuestionAnswering) as engine, while_connected(request):
         task = engine.task
         assert isinstance(task, QuestionAnswering)
+        if any(source.file for source in sources):
+            work.holds_files(len(body.question) + sum(len(source.text or "") for source in sources))
         documents = await read_documents(work, sources)
         texts = [document.text for document in documents]
         encoded = await work.encode(

@@ -39,6 +39,7 @@ LONGEST_DEADLINE_MS = 3_600_000.0
 WATCH_SECONDS = 0.01  # a request that is answered by then needs nobody to see whether its client is still there
 LONG_DECODING = 4_000  # tokens; more take longer than a hop to a thread
 DEFAULTS: dict[type[Task], str] = {Classification: "classify_model", QuestionAnswering: "qa_model"}
+PRICED = ("/classify", "/qa")
 BYTES_A_TOKEN = 4  # of JSON with English text, rather less than more: the first burst must not be promised too much
 REMEMBERED = 64  # requests that say what a size costs
 
@@ -122,12 +123,19 @@ class Service:
         deadline = began + _milliseconds(given, self.settings.deadline_ms) / 1000
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdigit() else 0
-        client = self._client(request)
-        self.device.admission.check(client, self.guess(route, size), deadline)
+        client, seconds = self._client(request), self.guess(route, size)
+        # Text of this size could never be answered in time: it is files, which are read first, or refused when seen.
+        if seconds < deadline - time.monotonic():
+            self.device.admission.check(client, seconds, deadline)
         return RequestWork(self, route, client, began, deadline, given is not None)
 
     def guess(self, route: str, size: int) -> float:
-        """Seconds of device time for a body of ``size`` bytes; before there was one, by the route's default model."""
+        """Seconds of device time for a body of ``size`` bytes; before there was one, by the route's default model.
+
+        0 where a size says nothing: what an explanation costs its method decides.
+        """
+        if route not in PRICED:
+            return 0.0
         seconds = self.prices.setdefault(route, SizePrice()).seconds(size)
         if seconds is not None:
             return seconds
@@ -173,7 +181,20 @@ class RequestWork:
         """The body is there, of ``size`` bytes.  QueueFull where there is no room any more."""
         self.size = size
         seconds = self.service.guess(self.route, size)
+        seconds = seconds if seconds < self.deadline - time.monotonic() else 0.0
         self.reservation = self.service.device.admission.reserve(self.client, seconds, self.deadline, guess=True)
+
+    def holds_files(self, size: int) -> None:
+        """But for ``size`` bytes the body is files, whose bytes say nothing of the device's time."""
+        self.size = size
+        if self.reservation is not None:
+            self.service.device.admission.resize(self.reservation, self.service.guess(self.route, size))
+
+    def until(self, priority: Priority) -> float:
+        """The deadline; bulk work has a later one, where the request gave none."""
+        if priority is Priority.BULK and not self.own_deadline:
+            return self.began + self.service.settings.bulk_deadline_ms / 1000
+        return self.deadline
 
     def release(self) -> None:
         if self.reservation is not None:
@@ -185,20 +206,18 @@ class RequestWork:
         yield
         self.stages[name] = time.perf_counter() - began
 
-    async def encode(self, size: int, work: Callable[[], T]) -> T:
-        """``work`` on ``size`` code points, in its turn."""
+    async def encode(self, size: int, work: Callable[[], T], until: float | None = None) -> T:
+        """``work`` on ``size`` code points, in its turn, which must come by ``until``, or the deadline."""
         with self.stage("encode"):
-            return await self.service.encoding.run(size, self.deadline, work)
+            return await self.service.encoding.run(size, self.deadline if until is None else until, work)
 
     async def run(self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool) -> list[Outcome]:
-        """The outcome of each row.  Bulk work has a later deadline, where the request gave none."""
-        deadline = self.deadline
-        if priority is Priority.BULK and not self.own_deadline:
-            deadline = self.began + self.service.settings.bulk_deadline_ms / 1000
-        self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
+        """The outcome of each row."""
+        if self.route in PRICED:
+            self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
         outcomes, timings = await submit(
-            self.service.device, engine, rows, deadline=deadline, reservation=self.reservation, priority=priority,
-            early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
+            self.service.device, engine, rows, deadline=self.until(priority), reservation=self.reservation,
+            priority=priority, early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
         )  # fmt: skip
         self.stages |= {"queue": timings.queue, "run": timings.run}
         return outcomes

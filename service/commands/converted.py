@@ -17,7 +17,7 @@ from service.repository.store import versions
 
 
 def repository_of(checkpoint: str) -> Path:
-    """Convert where that is not done yet; the repository.  CheckpointError where it cannot be; stderr has the reason."""
+    """Convert where that is not done yet; the repository.  CheckpointError where it cannot be; stderr says why."""
     root = cache() / f"{model_name(checkpoint)}-{_key(checkpoint)}"
     if root.is_dir() and versions(root):
         print(f"albert-serve: {checkpoint} was converted before: {root}", file=sys.stderr)

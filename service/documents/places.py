@@ -58,7 +58,8 @@ def _beside(one: Floats, other: Floats, *, across: int) -> bool:
     shared = min(one[along + 2], other[along + 2]) - max(one[along], other[along])
     size = min(one[along + 2] - one[along], other[along + 2] - other[along])
     gap = max(one[across], other[across]) - min(one[across + 2], other[across + 2])
-    return bool(2 * shared > size and gap <= NEAR * size)
+    larger = max(one[along + 2] - one[along], other[along + 2] - other[along])
+    return bool(2 * shared > size and gap <= NEAR * larger)
 
 
 def _rounded(box: Seq[float]) -> Box:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,11 +13,11 @@ import numpy as np
 
 from service.documents.frames import HEAD, Frame, packed, unpacked
 from service.documents.places import ReadDocument
-from service.errors import DeadlineExceeded, InvalidRequest, QueueFull, TooLarge, Unavailable
+from service.errors import DeadlineExceeded, InvalidRequest, QueueFull, ServiceError, TooLarge, Unavailable
 
 log = logging.getLogger(__name__)
 MOST_WAITING = 16  # files, the one that is read included
-RETRY_SECONDS = 2.0
+ENDING_SECONDS = 2.0  # for a process that closed its pipes to be gone
 IDLE_SECONDS = 120.0  # then the process goes: with its models for OCR it holds some hundred MiB
 MISSING = (
     "this service reads no PDF files and no pictures: its host can have it with pip install 'albert-serve[documents]'"
@@ -40,6 +41,7 @@ class DocumentReader:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._inside = 0
+        self._typical = 1.0  # seconds a file, of the last ones
         self._ending: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -72,7 +74,8 @@ class DocumentReader:
     async def _ask(self, facts: dict[str, Any], data: bytes, deadline: float) -> Frame:
         if self._inside >= MOST_WAITING:
             self._on_refusal("documents")
-            raise QueueFull("too many files wait to be read; come back after Retry-After", RETRY_SECONDS)
+            wait = max(1.0, self._inside * self._typical)
+            raise QueueFull("too many files wait to be read; come back after Retry-After", wait)
         self._inside += 1
         try:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -93,6 +96,7 @@ class DocumentReader:
 
     async def _exchange(self, frame: bytes) -> Frame:
         """The process is killed where it takes too long, or where the caller is gone: it must not go on alone."""
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._seconds):
                 process = await self._running()
@@ -108,15 +112,31 @@ class DocumentReader:
                 f"reading the file takes more than {self._seconds:g} s (document_seconds): send fewer pages at once"
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError):
-            self.stop()
-            raise InvalidRequest("the file cannot be read: it ended the process that reads files") from None
+            raise await self._ended() from None
         except OSError as error:
             raise Unavailable(f"no process to read files with: {error.strerror}") from error
         except BaseException:
             self.stop()
             raise
+        self._typical = 0.7 * self._typical + 0.3 * (time.monotonic() - began)
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.stop)
+        if found[0].get("last"):
+            self.stop()
         return found
+
+    async def _ended(self) -> ServiceError:
+        """Why the process is gone in the middle of a file."""
+        process, status = self._process, 0
+        if process:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), ENDING_SECONDS)
+            status = process.returncode or 0
+        self.stop()
+        if -status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            return Unavailable("the process that reads files was stopped from outside; try again in a moment")
+        if -status in (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL):
+            return TooLarge("reading the file takes more memory than document_memory_mb, or it is damaged")
+        return InvalidRequest("the file cannot be read: it ended the process that reads files")
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._idle:
@@ -124,6 +144,6 @@ class DocumentReader:
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "service.documents.worker", str(self._memory),
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20, start_new_session=True,
             )  # fmt: skip
         return self._process

@@ -21,10 +21,12 @@ from service.types import Floats
 PICTURES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MOST_PIXELS = 50_000_000  # of a picture: 8.5 thousand pixels a side
 OCR_DPI, OCR_PIXELS = 170, 6_000_000  # a page of A4 has 2.8 million
+BLANK = 24  # of 255: a page whose pixels differ by less has nothing on it, and OCR would take seconds to say so
 SHOWN_WIDTH = 900  # pixels of a page's picture
 GRID = 1_000_000  # a page has so many places a side
 # What PDFium gives for a hyphen at a line's end, and for what has no character.
 HYPHEN, NOTHING = {0x2, 0xFFFE}, {0x0, 0xD, 0xFFFF}
+NOWHERE = (math.nan,) * 4
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -61,7 +63,7 @@ def picture(data: bytes, number: int) -> bytes:
     else:
         opened = _open_picture(data)
         opened.seek(number - 1)
-        shown = opened.convert("RGB")
+        shown = _upright(opened)
         shown.thumbnail((SHOWN_WIDTH, SHOWN_WIDTH * 4), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     shown.save(out, "PNG", optimize=False, compress_level=6)
@@ -69,7 +71,9 @@ def picture(data: bytes, number: int) -> bytes:
 
 
 def is_pdf(data: bytes) -> bool:
-    return b"%PDF-" in data[:1024]
+    """It begins as one; or it says so a little later, as PDF allows, and ends as one."""
+    begins = data[:1024].lstrip(b"\xef\xbb\xbf\0 \t\r\n").startswith(b"%PDF-")
+    return begins or (b"%PDF-" in data[:1024] and b"%%EOF" in data[-1024:])
 
 
 def _joined(pages: Iterator[tuple[str, Floats]], limits: Limits) -> ReadDocument:
@@ -102,7 +106,8 @@ def _pdf(data: bytes) -> Any:
     try:
         return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower():
+        # PDFium may say what it said of the file before: only a file that names its encryption has one.
+        if b"/Encrypt" in data and "password" in str(error).lower():
             raise InvalidRequest("the PDF is encrypted: send it without a password") from None
         raise InvalidRequest("the PDF is damaged and cannot be read") from None
 
@@ -132,7 +137,7 @@ def _text_layer(page: Any, limits: Limits) -> tuple[str, Floats]:
     count = layer.count_chars()
     _check_chars(count, limits)
     codes, boxes = list[int](), list[Any]()
-    box = [raw.c_double() for _ in range(4)]
+    box = raw.FS_RECTF()
     joins = False
     for index in range(count):
         code = raw.FPDFText_GetUnicode(layer, index)
@@ -143,12 +148,22 @@ def _text_layer(page: Any, limits: Limits) -> tuple[str, Floats]:
         if 0xDC00 <= code < 0xE000 and codes and 0xD800 <= codes[-1] < 0xDC00:  # PDFium counts in UTF-16
             codes[-1] = 0x10000 + ((codes[-1] - 0xD800) << 10) + code - 0xDC00
             continue
-        found = raw.FPDFText_GetCharBox(layer, index, *box)
+        place = NOWHERE
+        if not chr(code).isspace() and raw.FPDFText_GetLooseCharBox(layer, index, box):  # as high as its font
+            place = _shares(page, box.left, box.right, box.bottom, box.top)
+            if not _on_page(place):
+                continue  # what nobody sees on the page answers nothing
         codes.append(code)
-        boxes.append(_shares(page, *(side.value for side in box)) if found else (math.nan,) * 4)
+        boxes.append(place)
     layer.close()
     text = "".join(chr(code) if not 0xD800 <= code < 0xE000 else "\ufffd" for code in codes)
     return text, np.array(boxes, dtype=np.float32).reshape(-1, 4)
+
+
+def _on_page(box: tuple[float, float, float, float]) -> bool:
+    """Its middle is."""
+    left, top, right, bottom = box
+    return 0 <= (left + right) / 2 <= 1 and 0 <= (top + bottom) / 2 <= 1
 
 
 def _shares(page: Any, left: float, right: float, bottom: float, top: float) -> tuple[float, float, float, float]:
@@ -189,8 +204,6 @@ def _open_picture(data: bytes) -> Any:
 
 def _frames(opened: Any, limits: Limits) -> Iterator[Pixels]:
     """Each page of a TIFF, the first picture of an animation; turned as its EXIF says."""
-    from PIL import ImageOps
-
     frames = getattr(opened, "n_frames", 1) if opened.format == "TIFF" else 1
     _check_pages(frames, limits)
     for number in range(frames):
@@ -198,11 +211,22 @@ def _frames(opened: Any, limits: Limits) -> Iterator[Pixels]:
             opened.seek(number)
             if opened.width * opened.height > MOST_PIXELS:
                 raise TooLarge(f"picture {number + 1} of the file has more than {MOST_PIXELS} pixels")
-            upright = ImageOps.exif_transpose(opened).convert("RGB")
+            upright = _upright(opened)
         except (OSError, ValueError, SyntaxError, EOFError):
             raise InvalidRequest("the picture is damaged and cannot be read") from None
         share = math.sqrt(OCR_PIXELS / (upright.width * upright.height))
         yield np.asarray(upright.reduce(math.ceil(1 / share)) if share < 1 else upright)
+
+
+def _upright(opened: Any) -> Any:
+    """Turned as its EXIF says, what shows through on white, in RGB."""
+    from PIL import Image, ImageOps
+
+    turned = ImageOps.exif_transpose(opened)
+    if turned.has_transparency_data:
+        over = turned.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    return turned.convert("RGB")
 
 
 @functools.cache
@@ -214,6 +238,8 @@ def _engine() -> Any:
 
 def _ocr(pixels: Pixels) -> tuple[str, Floats]:
     """The lines of a page; a code point's box is its share of its line's."""
+    if int(pixels.max()) - int(pixels.min()) < BLANK:
+        return "", np.zeros((0, 4), dtype=np.float32)
     found = _engine()(pixels)
     height, width = pixels.shape[:2]
     text, boxes = list[str](), [np.zeros((0, 4), dtype=np.float32)]

@@ -15,6 +15,7 @@ from service.documents.reading import Limits, picture, read
 from service.errors import ServiceError, TooLarge
 
 NICE = 10
+MOST_KEPT = 900 * 1024  # KiB of memory at the peak: OCR of usual pages takes some 600 MiB
 
 
 def main() -> None:
@@ -23,6 +24,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(NICE)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # whoever stops the service lets it finish; it ends this process
     stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints goes to stderr
     while head := stdin.read(HEAD.size):
@@ -33,12 +36,19 @@ def main() -> None:
         signal.alarm(0)
 
 
+def peak_memory() -> int:
+    """KiB, of this program alone."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        return next((int(line.split()[1]) for line in status if line.startswith("VmHWM:")), 0)
+
+
 def _answer(facts: dict[str, Any], data: bytes) -> bytes:
     try:
         if facts["do"] == "picture":
             return packed({}, picture(data, facts["page"]))
         found = read(data, Limits(facts["pages"], facts["chars"]))
-        return packed({"text": found.text, "starts": found.starts}, found.boxes.tobytes())
+        last = peak_memory() > MOST_KEPT  # what one large file took would be held for all that follow
+        return packed({"text": found.text, "starts": found.starts, "last": last}, found.boxes.tobytes())
     except ServiceError as error:
         return packed({"error": error.message, "large": isinstance(error, TooLarge)})
     except ImportError as error:

@@ -1,6 +1,6 @@
 """One question to a model, put again and again with words left out: what to run, and what its answers say."""
 
-from collections.abc import Mapping, Sequence as Seq
+from collections.abc import Callable, Mapping, Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -99,13 +99,24 @@ class Variants:
     @classmethod
     def of(cls, subject: Subject, most: int, *, phrases: bool) -> "Variants":
         """At most ``most`` texts, encoded.  InvalidRequest or TextTooLong where the whole text cannot be."""
+        return cls.planned(subject, most, phrases=phrases).encode_all(subject.encode(subject.texts))
+
+    @classmethod
+    def planned(cls, subject: Subject, most: int, *, phrases: bool) -> "Variants":
+        """At most ``most`` texts, none of them encoded yet."""
         share = 2 if phrases else 1
         parts = words(subject.texts, max(1, (most - 1) // share))
         pairs = neighbours(parts) if phrases else []
         cuts: list[tuple[int, ...]] = [(), *((index,) for index in range(len(parts))), *pairs]
-        variants = cls(subject, parts, cuts)
-        variants.encoded = [subject.encode(subject.texts), *map(variants._encode, cuts[1:])]
-        return variants
+        return cls(subject, parts, cuts)
+
+    def encode_all(self, whole: Encoded, check: Callable[[], None] = lambda: None) -> "Variants":
+        """Each of them, the ``whole`` text being so already.  ``check`` is asked before each, and may raise."""
+        self.encoded = [whole]
+        for cut in self.cuts[1:]:
+            check()
+            self.encoded.append(self._encode(cut))
+        return self
 
     def _encode(self, cut: tuple[int, ...]) -> Encoded | None:
         """None where nothing is left."""

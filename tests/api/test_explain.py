@@ -1,5 +1,8 @@
 """POST /explain: what each word is worth, and how a decision forms."""
 
+import asyncio
+import re
+import time
 from typing import Any
 
 import httpx
@@ -9,6 +12,8 @@ from fastapi import FastAPI
 
 from service.api import explain_attention
 from service.serving.loading import make_attention
+from tests.conftest import hold_device
+from tests.fakes import until
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +100,43 @@ async def test_the_cost_is_told_before_and_kept(client: httpx.AsyncClient) -> No
     assert set(told) == {"model", "method", "variants", "tokens"}
     assert told["variants"] == paid["variants"] <= 12
     assert told["tokens"] == paid["tokens"]
+
+
+async def test_what_would_cost_too_much_is_refused_before_it_is_tokenized(client: httpx.AsyncClient) -> None:
+    body: dict[str, Any] = {"text": "It was not good. " * 4000, "max_variants": 1024, "dry_run": True}
+    began = time.monotonic()
+    refused = await ask(client, status=413, **body)
+    seconds = time.monotonic() - began
+    advice = re.search(r"lower max_variants to (\d+)$", refused["error"]["message"])
+
+    assert seconds < 2
+    assert advice
+    told = await ask(client, **body | {"max_variants": int(advice[1])})
+    assert told["tokens"] <= 262_144
+
+
+async def test_the_deadline_and_the_client_end_the_tokenizing(client: httpx.AsyncClient, app: FastAPI) -> None:
+    body = {"text": "It was not good. " * 500, "max_variants": 100, "dry_run": True}
+    response = await client.post("/explain", json=body, headers={"X-Deadline-Ms": "30"})
+    assert response.status_code == 504
+    asked = asyncio.create_task(client.post("/explain", json=body))
+    await asyncio.sleep(0.05)
+    asked.cancel()
+    await until(lambda: app.state.service.encoding.waiting == 0)
+    began = time.monotonic()
+    assert (await client.post("/classify", json={"inputs": "ok " * 30_000})).status_code == 200
+    assert time.monotonic() - began < 5
+
+
+async def test_an_explanation_that_costs_much_keeps_no_later_one_out(client: httpx.AsyncClient, app: FastAPI) -> None:
+    await ask(client, text="It was not good. " * 60)
+    held, release = await hold_device(app)
+    waiting = asyncio.create_task(client.post("/classify", json={"inputs": "ok"}))
+    await asyncio.sleep(0.05)
+    assert (await client.post("/explain", json={"text": "It was not good. " * 60, "dry_run": True})).status_code == 200
+    release.set()
+    await held
+    assert (await waiting).status_code == 200
 
 
 async def test_of_a_long_text_neighbours_are_taken_together(client: httpx.AsyncClient) -> None:

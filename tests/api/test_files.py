@@ -1,5 +1,6 @@
 """/qa over files: the answer comes back with its page and box, and what is wrong with a file harms no other."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -91,6 +92,30 @@ async def test_without_the_extra_the_message_says_what_to_install(client: httpx.
     app.state.service.files._exchange = missing
     found = await ask(client, file(pdf([LINES])), status=422)
     assert "pip install 'albert-serve[documents]'" in found["error"]["message"]
+
+
+async def test_a_file_that_is_read_keeps_nobody_out(client: httpx.AsyncClient, app: FastAPI) -> None:
+    """Its bytes say nothing of its tokens."""
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def reading(*_: object) -> tuple[dict[str, Any], bytes]:
+        entered.set()
+        await release.wait()
+        return {"text": "It is 1904.", "starts": []}, b""
+
+    app.state.service.files._exchange = reading
+    waiting = asyncio.create_task(ask(client, file(b"x" * 5_000_000)))
+    await asyncio.wait_for(entered.wait(), 10)
+    for route, body in (
+        ("/classify", {"inputs": "ok"}),
+        ("/explain", {"text": "ok"}),
+        ("/qa", {"question": "a", "context": "b"}),
+    ):
+        assert (await client.post(route, json=body)).status_code == 200
+    assert app.state.service.device.admission.promised < 0.1
+    release.set()
+    assert (await waiting)["answers"][0]["document"] == 0
+    assert (await client.post("/qa", json={"question": "a", "context": "b"})).status_code == 200
 
 
 async def test_the_time_for_reading_is_told(client: httpx.AsyncClient) -> None:

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from albert_client import Answers, AsyncClient, Classification, Failure, Refused, Retries
+from albert_client import Answers, AsyncClient, Classification, Failure, Refused, Retries, Unanswered
 from fastapi import FastAPI
 
 from tests.documents.made import LINES, pdf
@@ -149,3 +150,35 @@ async def test_a_newer_service_may_say_more() -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=found))
     async with httpx.AsyncClient(transport=transport) as http:
         assert (await AsyncClient("http://test", http=http).classify("x")).scores == {"a": 1.0}
+
+
+@pytest.mark.parametrize(
+    "found", [{"status": "ok"}, {"results": []}, {"results": [3]}, {"results": [{"labels": 1}]}, {"results": None}]
+)
+async def test_json_that_is_not_the_services_is_no_answer(found: dict[str, Any]) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(200, json=found))) as http:
+        albert = AsyncClient("http://test", http=http)
+        for asking in (albert.classify("x"), albert.classify_many(["x"]), albert.ask("x", "y"), albert.models()):
+            with pytest.raises(Unanswered, match="JSON without what was asked for"):
+                await asking
+
+
+async def test_texts_that_would_be_lost_are_a_mistake(albert: AsyncClient) -> None:
+    with pytest.raises(TypeError, match="classify_many takes several"):
+        await albert.classify(["good", "awful"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a tuple of two"):
+        await albert.classify(("a", "b", "c"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not one"):
+        await albert.classify_many("abc")
+
+
+async def test_half_a_character_fails_in_its_place(albert: AsyncClient) -> None:
+    found = await albert.classify_many(["It was", "\ud800", "good"])
+
+    assert [type(one) for one in found] == [Classification, Failure, Classification]
+
+
+async def test_layers_may_be_a_range(albert: AsyncClient) -> None:
+    found = await albert.explain("ok", method="attention", layers=range(1, 3), heads=(1,))
+
+    assert [one.layer for one in found.attention] == [1, 2]

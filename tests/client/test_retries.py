@@ -118,18 +118,46 @@ def test_no_call_outlives_its_deadline_or_its_attempts(statuses: list[int], dead
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    "outcome",
     [
-        (httpx.Response(200, text="<html>"), "status 200, and no answer of albert-serve's"),
-        (httpx.Response(502, text="Bad Gateway"), "status 502"),
-        (httpx.Response(404, json={"detail": "Not Found"}), "status 404"),
-        (httpx.Response(500, json=[1]), "status 500"),
+        httpx.Response(200, text="<html>"),
+        httpx.Response(502, text="Bad Gateway"),
+        httpx.Response(404, json={"detail": "Not Found"}),
+        httpx.Response(404, json={"error": "Not Found"}),
+        httpx.Response(500, json={"error": ["a"]}),
+        httpx.Response(500, json={"error": None}),
+        httpx.Response(500, json=[1]),
+        httpx.Response(307, json={"status": "ok"}),
+        httpx.Response(200, json=[1, 2]),
+        httpx.Response(200, content=b"null"),
+        httpx.Response(200, content=b'{"results": ['),
     ],
+    ids=lambda outcome: f"{outcome.status_code} {outcome.text[:20]}",
 )
-def test_others_that_answer_are_told_from_the_service(outcome: httpx.Response, said: str) -> None:
+def test_others_that_answer_are_told_from_the_service(outcome: httpx.Response, world: World) -> None:
     outcome.request = httpx.Request("GET", "http://there:1/models")
-    with pytest.raises(Unanswered, match=said):
+    with pytest.raises(Unanswered, match=f"status {outcome.status_code}, and no answer of albert-serve's"):
         answer(outcome)
+    with pytest.raises(Unanswered):
+        world.run(lambda _: outcome)
+    assert len(world.sent) == 1
+
+
+def test_a_balancer_that_names_a_time_is_obeyed(world: World) -> None:
+    def outcome(count: int) -> Outcome:
+        busy = httpx.Response(503, text="<html>", headers={"Retry-After": "9"})
+        busy.request = httpx.Request("GET", "http://there:1")
+        return GOOD if count == 2 else busy
+
+    assert world.run(outcome) == {"fine": True}
+    assert world.slept == [9.0]
+
+
+@pytest.mark.parametrize("deadline", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_deadline_is_a_number_of_seconds(world: World, deadline: float) -> None:
+    with pytest.raises(ValueError, match="deadline"):
+        world.run(lambda _: GOOD, deadline=deadline)
+    assert world.run(lambda _: GOOD, deadline=1e300) == {"fine": True}
 
 
 def test_no_answer_in_time_says_so() -> None:

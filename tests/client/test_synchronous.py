@@ -1,11 +1,15 @@
 """The client for programs that wait, before a real server process."""
 
+import asyncio
+import contextlib
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from albert_client import Client, Refused, Unanswered
+from albert_client import AsyncClient, Client, Refused, Retries, Unanswered
 from albert_client.progress import following
 
 from tests.system.conftest import Server, Start, free_port, start
@@ -81,3 +85,47 @@ def test_progress_is_a_bar_a_function_or_nothing(capsys: pytest.CaptureFixture[s
     with following(False, 4) as advance:
         advance(4)
     assert capsys.readouterr().err == ""
+
+
+class Dripping:
+    """A server that sends its answer byte by byte, for ever."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._drip, args=(connection,), daemon=True).start()
+
+    @staticmethod
+    def _drip(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while True:
+                connection.sendall(b" ")
+                time.sleep(0.1)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def test_who_sends_byte_by_byte_is_cut_off_by_the_clock() -> None:
+    server = Dripping()
+    began = time.monotonic()
+    with Client(server.url, retries=Retries(1)) as client, pytest.raises(Unanswered, match="in time"):
+        client.models(deadline=0.5)
+    assert time.monotonic() - began < 5
+
+    async def ask() -> None:
+        async with AsyncClient(server.url, retries=Retries(1)) as client:
+            await client.models(deadline=0.5)
+
+    with pytest.raises(Unanswered, match="in time"):
+        asyncio.run(ask())
+    assert time.monotonic() - began < 8
+    server.close()

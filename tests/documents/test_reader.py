@@ -1,6 +1,8 @@
 """The process that reads files: bounded, killed where it hangs, and started again."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,8 +11,8 @@ import pytest
 
 from service.documents import reader as module
 from service.documents.reader import DocumentReader
-from service.errors import DeadlineExceeded, InvalidRequest, QueueFull, TooLarge
-from tests.documents.made import LINES, pdf
+from service.errors import DeadlineExceeded, InvalidRequest, QueueFull, TooLarge, Unavailable
+from tests.documents.made import LINES, pdf, picture, saved
 
 pytestmark = pytest.mark.anyio
 FILE = pdf([LINES])
@@ -66,14 +68,14 @@ async def test_a_process_that_dies_is_replaced(reader: DocumentReader) -> None:
     assert (await reader.read(b"again", soon())).text == "again"
 
 
-async def test_a_file_that_ends_the_process_is_refused(reader: DocumentReader) -> None:
+async def test_a_process_that_is_killed_in_the_middle_is_no_fault_of_the_file(reader: DocumentReader) -> None:
     await reader.read(b"text", soon())
     process = reader._process
     assert process
     reading = asyncio.create_task(reader.read(pdf([LINES], pictures=True), soon()))
     await asyncio.sleep(0.1)
     process.kill()
-    with pytest.raises(InvalidRequest, match="it ended the process"):
+    with pytest.raises(Unavailable, match="stopped from outside; try again"):
         await reading
     assert (await reader.read(b"again", soon())).text == "again"
 
@@ -124,5 +126,40 @@ async def test_an_idle_process_goes(monkeypatch: pytest.MonkeyPatch, reader: Doc
     process = reader._process
     assert process
     await asyncio.wait_for(process.wait(), 5)
+    assert reader._process is None
+    assert (await reader.read(b"again", soon())).text == "again"
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "said"),
+    [(signal.SIGSEGV, InvalidRequest, "it ended the process"), (signal.SIGABRT, TooLarge, "document_memory_mb")],
+)
+async def test_a_file_that_ends_the_process_is_refused(
+    reader: DocumentReader, number: int, error: type[Exception], said: str
+) -> None:
+    await reader.read(b"text", soon())
+    reading = asyncio.create_task(reader.read(pdf([LINES], pictures=True), soon()))
+    await asyncio.sleep(0.1)
+    assert reader._process
+    reader._process.send_signal(number)
+    with pytest.raises(error, match=said):
+        await reading
+    assert (await reader.read(b"again", soon())).text == "again"
+
+
+async def test_who_stops_the_service_stops_no_file(reader: DocumentReader) -> None:
+    """Ctrl-C and systemd tell all processes of the group."""
+    await reader.read(b"text", soon())
+    assert reader._process
+    assert os.getpgid(reader._process.pid) != os.getpgid(0)
+    reading = asyncio.create_task(reader.read(pdf([LINES], pictures=True), soon()))
+    await asyncio.sleep(0.1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        reader._process.send_signal(number)
+    assert "1887" in (await reading).text
+
+
+async def test_the_memory_of_a_large_file_is_not_kept(reader: DocumentReader) -> None:
+    await reader.read(saved(picture(LINES, (7000, 7000)), compress_level=1), soon())
     assert reader._process is None
     assert (await reader.read(b"again", soon())).text == "again"

@@ -1,8 +1,12 @@
 """PDF files and pictures to text with places, in this process."""
 
+import io
 import re
+import time
 
 import pytest
+from PIL import Image
+from reportlab.pdfgen.canvas import Canvas
 
 from service.documents.reading import Limits, picture as page_picture, read
 from service.errors import InvalidRequest, TooLarge
@@ -21,14 +25,14 @@ def test_the_text_of_a_pdf_and_where_it_stands() -> None:
     assert later is not None
     assert (place.page, later.page) == (1, 2)
     ((left, top, right, bottom),) = place.boxes
-    assert top * A4[1] == pytest.approx(96 - 12, abs=3)  # the second line, 16 points high
-    assert bottom * A4[1] == pytest.approx(96, abs=3)
+    assert top * A4[1] == pytest.approx(96 - 14, abs=3)  # the second line, 16 points high
+    assert bottom * A4[1] == pytest.approx(96 + 3, abs=3)
     assert 72 / A4[0] < left < right < 0.8
 
 
 @pytest.mark.parametrize("rotate", [0, 90, 180, 270])
 def test_a_turned_page_is_as_it_is_shown(rotate: int) -> None:
-    found = read(pdf([LINES], rotate=rotate), LIMITS)
+    found = read(pdf([LINES], rotate=rotate, size=(842.0, 842.0)), LIMITS)
     place = found.place(0, 3)  # "The", at the upper left of a page that is not turned
 
     assert place is not None
@@ -83,6 +87,66 @@ def test_a_picture_that_is_turned_in_its_exif_is_read_upright() -> None:
     exif[0x0112] = 6  # "turn by 90 degrees to the right"
 
     assert LINES[0] in read(saved(sideways, "JPEG", exif=exif.tobytes()), LIMITS).text
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_picture_is_shown_as_it_was_read(orientation: int) -> None:
+    made = picture(LINES)
+    exif = made.getexif()
+    exif[0x0112] = orientation
+    shown = Image.open(io.BytesIO(page_picture(saved(made, "JPEG", exif=exif.tobytes()), 1)))
+
+    assert (shown.width > shown.height) == (orientation in (1, 3))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_what_shows_through_is_white(kind: str) -> None:
+    dark = picture(LINES).convert("L")
+    made = Image.new("RGBA", dark.size, (0, 0, 0, 0))
+    made.putalpha(dark.point(lambda level: 255 - level))
+
+    assert read(saved(made, kind), LIMITS).text.split("\n")[:2] == list(LINES)
+
+
+def test_an_answer_in_a_line_has_one_box_and_one_over_two_lines_has_two() -> None:
+    found = read(pdf([["The bridge was opened by Ada", "Mary Smith, in 1902."]]), LIMITS)
+    words, name = found.text.index("bridge was opened"), found.text.index("Ada")
+    one, two = found.place(words, words + 17), found.place(name, found.text.index(","))
+
+    assert one is not None
+    assert two is not None
+    assert len(one.boxes) == 1
+    assert len(two.boxes) == 2
+
+
+def test_what_nobody_sees_on_the_page_is_not_read() -> None:
+    out = io.BytesIO()
+    canvas = Canvas(out, pagesize=A4)
+    canvas.drawString(72, 700, "Seen.")
+    canvas.drawString(5000, 7000, "Unseen.")
+    canvas.save()
+
+    assert read(out.getvalue(), LIMITS).text.strip() == "Seen."
+
+
+def test_an_error_is_of_its_own_file() -> None:
+    """PDFium's last error may be that of the file before."""
+    with pytest.raises(InvalidRequest, match="encrypted"):
+        read(pdf([LINES], password="x"), LIMITS)
+    with pytest.raises(InvalidRequest, match="damaged"):
+        read(b"%PDF-1.7\n1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj trailer <</Root 1 0 R>>", LIMITS)
+
+
+def test_a_text_about_pdf_is_a_text() -> None:
+    text = "The header of such a file is %PDF-1.7, and its end %%EOF."
+
+    assert read(text.encode() + b" " * 2000, LIMITS).text.startswith("The header")
+
+
+def test_a_blank_page_takes_no_time() -> None:
+    began = time.monotonic()
+    read(pdf([[]] * 10), LIMITS)
+    assert time.monotonic() - began < 3
 
 
 def test_plain_text_is_text() -> None:

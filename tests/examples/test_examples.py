@@ -55,6 +55,14 @@ def test_what_is_wrong_with_a_csv_is_said_in_one_line(server: Server, tmp_path: 
     assert capsys.readouterr().err == f"{source}: no column 'text'; it has id, review\n"
     assert classify_csv.main([str(tmp_path / "none.csv"), *common]) == 1
     assert "No such file" in capsys.readouterr().err
+    for content, said in {
+        b"text\ngood,extra\n": "line 2 has more fields than the header",
+        b"text,label\ngood,old\n": "has a column 'label' already",
+        "text\nMüller\n".encode("latin-1"): "can't decode",
+    }.items():
+        source.write_bytes(content)
+        assert classify_csv.main([str(source), *common, "--url", server.url]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_a_folder_is_asked(server: Server, tmp_path: Path, capsys: Output) -> None:
@@ -107,3 +115,5 @@ def test_where_no_service_answers_each_says_so(tmp_path: Path, capsys: Output) -
     assert explain_html.main(["good", "--out", str(tmp_path / "why.html"), "--url", url]) == 1
     assert "no albert-serve answers there" in capsys.readouterr().err
     assert not (tmp_path / "why.html").exists()
+    assert explain_html.main(["good", "--out", str(tmp_path / "none" / "why.html"), "--url", url]) == 1
+    assert "is no folder" in capsys.readouterr().err

@@ -43,7 +43,7 @@ async function content(file) {
   const bytes = await file.arrayBuffer();
   try {
     const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    if (!text.includes("\0") && !text.slice(0, 1024).includes("%PDF-")) return { text };
+    if (!text.includes("\0") && !text.trimStart().startsWith("%PDF-")) return { text };
   } catch {
     // no UTF-8
   }
