@@ -104,9 +104,10 @@ def test_only_settings_reads_the_environment_and_only_runtime_imports_onnxruntim
             assert module.startswith("service.runtime") or "onnxruntime" not in imports(path), module
         if "os.environ" in path.read_text():
             # launch hands flags on to worker processes and looks for unknown settings, app hands a switch on to the
-            # tokenizers; workers says where metrics are shared, metrics asks whether they are.
+            # tokenizers; workers says where metrics are shared, metrics asks whether they are; converted asks for the
+            # user's cache.
             names = ("service.api.launch", "service.api.app", "service.api.workers", "service.metrics")
-            assert module in names, module
+            assert module in (*names, "service.commands.converted"), module
 
 
 def test_serving_loads_nothing_heavy(repository: Path) -> None:
