@@ -17,13 +17,13 @@ LICENCE := --licence Apache-2.0
 IMDB_TRAIN := $(foreach part,1 2 3 4 5 6,--train $(IMDB):$(part)/10)
 
 .PHONY: cpu gpu publish
-cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/spam/config.json runs/sentence-order/config.json
+cpu: runs/qa/config.json runs/sentiment/config.json runs/topic/config.json runs/spam/config.json runs/sentence-order/config.json runs/sentiment-zh/config.json
 	$(MAKE) -f model_repo/train.mk publish BIN=$(BIN) DATA=$(DATA) FROM=$(FROM)
 
 gpu:
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA) FROM=scratch
 
-publish: model-qa model-sentiment model-topic model-spam model-sentence-order
+publish: model-qa model-sentiment model-sentiment-zh model-topic model-spam model-sentence-order
 
 ifneq ($(FROM),scratch)
 
@@ -107,7 +107,23 @@ runs/spam/config.json: runs/sentence-order/config.json
 
 endif
 
+# ---- Chinese, from random weights on any machine: pretraining on as little Chinese as there is did harm
+
+runs/sentiment-zh/config.json:
+	$(AS) split $(DATA)/zh/waimai-train.tsv --hold-out 0.2 --out $(@D)/data
+	$(AS) new-model --word-pieces $(DATA)/vocab/albert-chinese.vocab.txt --texts $(@D)/data/train.jsonl --vocab-size 4000 \
+	  --embedding-size 128 --hidden-size 256 --num-hidden-layers 3 --num-attention-heads 4 --intermediate-size 768 \
+	  --out $(@D)/init
+	$(CLASSIFY) --init $(@D)/init --train $(@D)/data/train.jsonl --dev $(@D)/data/dev.jsonl --out $(@D) --exits \
+	  --epochs 15 --batch-tokens 512 --learning-rate 5e-4 --max-length 128 --dropout 0.1 --warmup 0.1 --evaluations 20 \
+	  --patience 99
+
 # ---- into the repository
+
+model-sentiment-zh: runs/sentiment-zh/config.json
+	$(AS) convert runs/sentiment-zh --name sentiment-zh --window 128 $(LICENCE) --precision int8 \
+	  --gate runs/sentiment-zh/data/dev.jsonl --calibrate runs/sentiment-zh/data/dev.jsonl \
+	  --exits runs/sentiment-zh/data/dev.jsonl --evaluate runs/sentiment-zh/data/test.jsonl
 
 model-qa: runs/qa/config.json
 	$(AS) convert runs/qa --name qa --window 256 --overlap 96 $(LICENCE) --gate $(SQUAD)/dev-v1.1.json:1/4 \

@@ -24,10 +24,10 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return FOLDERS[request.param]
 
 
-def test_each_ships_in_one_version_and_all_within_48_megabytes() -> None:
-    assert set(FOLDERS) == {"qa", "sentence-order", "sentiment", "spam", "topic"}
+def test_each_ships_in_one_version_and_all_within_64_megabytes() -> None:
+    assert set(FOLDERS) == {"qa", "sentence-order", "sentiment", "sentiment-zh", "spam", "topic"}
     assert all(len(numbers) == 1 for numbers in versions(REPOSITORY).values())
-    assert sum(size(folder) for folder in FOLDERS.values()) <= 48 * MEGABYTE
+    assert sum(size(folder) for folder in FOLDERS.values()) <= 64 * MEGABYTE
 
 
 def test_a_model_is_whole_small_and_one_shared_layer(folder: Path) -> None:
