@@ -39,7 +39,7 @@ async def _encoded(work: RequestWork, subject: Labelled | Asked, body: ExplainRe
     if len(planned.cuts) * tokens > most:
         raise TooLarge(
             f"{len(planned.cuts)} variants of {tokens} tokens; at most {most} may wait: explain a part of the text, or "
-            f"lower max_variants to {max(2, most // tokens)}"
+            f"lower max_variants to {most // tokens}"
         )
     gone = threading.Event()
 

@@ -209,6 +209,14 @@ async def test_attention_tells_where_each_token_looked(client: httpx.AsyncClient
     assert body["score"] == pytest.approx(await score(client, body["label"], "It was not good."), abs=1e-5)
 
 
+async def test_each_stage_is_timed_once(client: httpx.AsyncClient) -> None:
+    for method in ("occlusion", "attention", "depth"):
+        response = await client.post("/explain", json={"text": TEXT, "method": method})
+        stages = re.findall(r"(\w+);dur=", response.headers["Server-Timing"])
+        assert len(stages) == len(set(stages))
+        assert {"encode", "run"} <= set(stages), method
+
+
 async def test_layers_and_heads_can_be_chosen(client: httpx.AsyncClient) -> None:
     whole = await ask(client, text=TEXT, text_pair="It was", method="attention")
     part = await ask(client, text=TEXT, text_pair="It was", method="attention", layers=[3], heads=[2, 4])
