@@ -26,7 +26,7 @@ NAV = [
     ]},
     {"Operate": [
         {"Promises, statuses, metrics": "docs/operations.md"}, {"In the cloud": "docs/cloud.md"},
-        {"Settings, routes, commands": "docs/reference.md"},
+        {"Settings, routes, commands": "docs/reference.md"}, {"Compatibility": "docs/compatibility.md"},
     ]},
     {"How it works": [{"Architecture": "docs/architecture.md"}, {"How fast": "docs/benchmarks.md"}]},
     {"Models": [{name: f"model_repo/{name}/README.md"} for name in

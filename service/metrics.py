@@ -13,8 +13,9 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    generate_latest,
+    disable_created_metrics,
 )  # fmt: skip
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -30,6 +31,9 @@ SEQUENCES = tuple(2**n for n in range(12))
 # The loop is healthy below 10 ms; above 100 ms something blocks it.
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 MODEL = ("model", "version")
+REFUSALS = ("queue", "too_slow", "too_large", "encoding", "explaining", "documents", "requests", "busy")
+DROPS = ("deadline", "cancelled")
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 
 
 class Supervision:
@@ -108,22 +112,31 @@ class Metrics:
         self.ready = gauge("ready", "1 while ready to serve; with several workers, 1 when all are.", how="livemin")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late the event loop wakes up.", (), LAG)
 
+        self._begin()
         if not self.several:
             ProcessCollector(registry=registry)
             PlatformCollector(registry=registry)
+
+    def _begin(self) -> None:
+        """Series that are known are there from the start: an alert on one that is not there never fires."""
+        for cause in REFUSALS:
+            self.refused.labels(cause)
+        for reason in DROPS:
+            self.dropped.labels(reason)
 
     @property
     def several(self) -> bool:
         """Do several processes write together?"""
         return "PROMETHEUS_MULTIPROC_DIR" in os.environ
 
-    def page(self) -> bytes:
-        """What ``/metrics`` answers, in Prometheus' text format."""
+    def page(self, accept: str = "") -> tuple[bytes, str]:
+        """What ``/metrics`` answers, and its content type: OpenMetrics where asked for, else Prometheus' text."""
+        encode, kind = choose_encoder(accept)
         if not self.several:
-            return generate_latest(self.registry)
+            return encode(self.registry), kind
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
-        return generate_latest(together)
+        return encode(together), kind
 
     def forget(self, ref: ModelRef, *collectors: MetricWrapperBase) -> None:
         """The series of a version go, of all collectors or of these; with several processes their files keep them."""

@@ -34,7 +34,7 @@ def test_the_process_that_looks_after_workers_has_no_gauge() -> None:
 
 
 def families(metrics: Metrics) -> list[Metric]:
-    return list(text_string_to_metric_families(metrics.page().decode()))
+    return list(text_string_to_metric_families(metrics.page()[0].decode()))
 
 
 def test_the_page_parses_and_holds_every_collector(metrics: Metrics) -> None:
@@ -76,7 +76,7 @@ def test_labels_are_few_and_bounded(metrics: Metrics) -> None:
 
 def test_what_is_counted_is_on_the_page(metrics: Metrics) -> None:
     metrics.requests.labels("/qa", 200).inc(3)
-    assert 'albert_requests_total{route="/qa",status="200"} 3.0' in metrics.page().decode().splitlines()
+    assert 'albert_requests_total{route="/qa",status="200"} 3.0' in metrics.page()[0].decode().splitlines()
 
 
 def test_two_registries_share_nothing() -> None:
@@ -93,7 +93,7 @@ def test_a_version_that_is_forgotten_takes_all_its_series_along(metrics: Metrics
         metrics.precision.labels("m", version, "int8").set(1)
     metrics.forget(ModelRef("m", 1))
 
-    lines = [line for line in metrics.page().decode().splitlines() if 'model="m"' in line and "_created" not in line]
+    lines = [line for line in metrics.page()[0].decode().splitlines() if 'model="m"' in line and "_created" not in line]
     assert [line for line in lines if 'version="1"' in line] == []
     assert len(lines) == 4
     metrics.forget(ModelRef("never", 1))

@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from service.api.service import Service
@@ -32,4 +31,5 @@ async def ready(request: Request) -> JSONResponse:
 async def metrics(request: Request) -> Response:
     service: Service = request.app.state.service
     service.metrics.ready.set(0 if service.not_ready_reason() else 1)
-    return Response(service.metrics.page(), media_type=CONTENT_TYPE_LATEST)
+    page, kind = service.metrics.page(request.headers.get("accept", ""))
+    return Response(page, media_type=kind)

@@ -53,6 +53,18 @@ async def test_the_documents_need_no_network(client: httpx.AsyncClient) -> None:
         assert (await client.get(path)).status_code == 200
 
 
+async def test_metrics_in_openmetrics_where_asked_and_every_cause_from_the_start(client: httpx.AsyncClient) -> None:
+    plain = await client.get("/metrics")
+    asked = await client.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+
+    assert plain.headers["content-type"].startswith("text/plain")
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    assert asked.text.endswith("# EOF\n")
+    for cause in ("queue", "too_slow", "requests", "busy", "documents"):
+        assert f'albert_refusals_total{{cause="{cause}"}} 0.0' in plain.text
+    assert "_created" not in plain.text + asked.text
+
+
 async def test_a_line_for_each_request_where_it_is_wanted(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "service.api.middleware")
     async with serving(settings) as client:
