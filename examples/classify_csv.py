@@ -56,14 +56,16 @@ def label(file: Path, column: str, out: Path, model: str, url: str) -> None:
 
 def read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and rows.  ValueError names the line that has more fields than the header."""
-    csv.field_size_limit(sys.maxsize)
-    rows = []
-    with file.open(newline="", encoding="utf-8-sig") as source:
-        reader = csv.DictReader(source)
-        for row in reader:
-            if None in row:
-                raise ValueError(f"{file}: line {reader.line_num} has more fields than the header")
-            rows.append(row)
+    before = csv.field_size_limit(sys.maxsize)  # the library's own limit is for all that reads CSV in this process
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as source:
+            reader = csv.DictReader(source)
+            rows = list(reader)
+    finally:
+        csv.field_size_limit(before)
+    for number, row in enumerate(rows, start=1):
+        if None in row:
+            raise ValueError(f"{file}: row {number} has more fields than the header")
     return list(reader.fieldnames or []), rows
 
 

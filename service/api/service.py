@@ -98,6 +98,10 @@ class Service:
             return f"required models are not loaded: {', '.join(missing)} (required_models)"
         return ""
 
+    def may_be_files(self, route: str, seconds: float, deadline: float) -> bool:
+        """Text of this size could never be answered in time: it is files, or is refused once it is seen."""
+        return route == "/qa" and seconds > deadline - time.monotonic() > 0
+
     def default_model(self, task: type[Task]) -> str:
         """The model of a request that names none: the one in the settings, or the only one that does ``task``."""
         setting = DEFAULTS[task]
@@ -124,8 +128,7 @@ class Service:
         length = request.headers.get("content-length", "")
         size = int(length) if length.isdigit() else 0
         client, seconds = self._client(request), self.guess(route, size)
-        # Text of this size could never be answered in time: it is files, which are read first, or refused when seen.
-        if seconds < deadline - time.monotonic():
+        if not self.may_be_files(route, seconds, deadline):
             self.device.admission.check(client, seconds, deadline)
         return RequestWork(self, route, client, began, deadline, given is not None)
 
@@ -181,7 +184,7 @@ class RequestWork:
         """The body is there, of ``size`` bytes.  QueueFull where there is no room any more."""
         self.size = size
         seconds = self.service.guess(self.route, size)
-        seconds = seconds if seconds < self.deadline - time.monotonic() else 0.0
+        seconds = 0.0 if self.service.may_be_files(self.route, seconds, self.deadline) else seconds
         self.reservation = self.service.device.admission.reserve(self.client, seconds, self.deadline, guess=True)
 
     def holds_files(self, size: int) -> None:

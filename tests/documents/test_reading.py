@@ -1,18 +1,69 @@
-"""PDF files and pictures to text with places, in this process."""
+"""PDF files and pictures to text with places, in the process that reads them."""
 
 import io
 import re
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from reportlab.pdfgen.canvas import Canvas
 
-from service.documents.reading import Limits, picture as page_picture, read
+from service.documents.frames import HEAD, Frame, packed, unpacked
+from service.documents.places import ReadDocument
+from service.documents.reading import Limits
 from service.errors import InvalidRequest, TooLarge
+from tests.conftest import ROOT
 from tests.documents.made import A4, LINES, bomb, pdf, picture, png, saved
 
 LIMITS = Limits(pages=10, chars=10_000)
+WORKER = [sys.executable, "-m", "service.documents.worker", "4096"]
+
+
+class Reader:
+    """The process, asked without an event loop."""
+
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def ask(self, data: bytes, **facts: Any) -> Frame:
+        if self.process is None:
+            self.process = subprocess.Popen(WORKER, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(packed(facts | {"seconds": 60}, data))
+        self.process.stdin.flush()
+        head = self.process.stdout.read(HEAD.size)
+        found, payload = unpacked(head, self.process.stdout.read(sum(HEAD.unpack(head))))
+        if "error" in found:
+            raise (TooLarge if found["large"] else InvalidRequest)(found["error"])
+        return found, payload
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.communicate()
+            self.process = None
+
+
+READER = Reader()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _process() -> Iterator[None]:
+    yield
+    READER.close()
+
+
+def read(data: bytes, limits: Limits) -> ReadDocument:
+    found, boxes = READER.ask(data, do="read", pages=limits.pages, chars=limits.chars)
+    return ReadDocument(found["text"], np.frombuffer(boxes, dtype=np.float32).reshape(-1, 4), found["starts"])
+
+
+def page_picture(data: bytes, number: int) -> bytes:
+    return READER.ask(data, do="picture", page=number)[1]
 
 
 def test_the_text_of_a_pdf_and_where_it_stands() -> None:

@@ -56,7 +56,7 @@ def test_what_is_wrong_with_a_csv_is_said_in_one_line(server: Server, tmp_path: 
     assert classify_csv.main([str(tmp_path / "none.csv"), *common]) == 1
     assert "No such file" in capsys.readouterr().err
     for content, said in {
-        b"text\ngood,extra\n": "line 2 has more fields than the header",
+        b"text\ngood,extra\n": "row 1 has more fields than the header",
         b"text,label\ngood,old\n": "has a column 'label' already",
         "text\nMüller\n".encode("latin-1"): "can't decode",
     }.items():

@@ -114,7 +114,7 @@ def test_sigterm_ends_it_after_the_running_request(start: Start, repository: Pat
         (["--model-repo", "."], "holds no model"),
         (["--port", "99999"], "port"),
         (["--device", "tpu"], "tpu"),
-        (["--api-keys", "secret"], "api_keys"),
+        (["--api-keys", "two words"], "api_keys"),
         (["--api-keys", '[""]'], "api_keys"),
         (["--cpu-features", "avx"], "cpu_features"),
     ],
