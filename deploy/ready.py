@@ -16,7 +16,8 @@ def port() -> int:
             return int(following)
         if word.startswith("--port="):
             return int(word.removeprefix("--port="))
-    return int(os.environ.get("ALBERT_SERVE_PORT") or 8000)
+    given = os.environ.get("ALBERT_SERVE_PORT", "")
+    return int(given) if given.isdigit() else 8000  # empty, or Kubernetes' own of a Service of this name: the default
 
 
 def status() -> bytes:

@@ -121,6 +121,9 @@ def test_compose_and_image_agree_with_the_commands() -> None:
 
     for target in re.findall(r"target: (\w+)", compose):
         assert f"AS {target}\n" in dockerfile
+    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    assert commands is not None
+    assert set(re.findall(r"^(serve .+)\)", entry, re.MULTILINE)[0].split(" | ")) == set(commands)
     flags = set(re.findall(r" --([a-z-]+)", entry))
     assert flags <= {name.replace("_", "-") for name in Settings.model_fields}
     for variable in re.findall(r"ALBERT_SERVE_([A-Z_]+)", dockerfile + entry + compose):

@@ -23,7 +23,7 @@ from albert_client.bodies import (
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
 from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
-from albert_client.progress import Progress, following
+from albert_client.progress import Progress, reporting
 from albert_client.results import Answers, Classification, Explanation, Failure, Model
 from albert_client.retries import GRACE_SECONDS, Retries, Sleep
 
@@ -63,7 +63,7 @@ class AsyncClient:
         """
         given = several(texts)
         options = {"priority": "bulk"} | options
-        with following(progress, len(given)) as advance:
+        with reporting(progress, len(given)) as advance:
 
             async def one(some: list[Text]) -> list[Classification | Failure]:
                 body = classify_body(some, options)
@@ -90,7 +90,7 @@ class AsyncClient:
         """
         given = list(questions)
         options = {"priority": "bulk"} | options
-        with following(progress, len(given)) as advance:
+        with reporting(progress, len(given)) as advance:
 
             async def one(item: tuple[str, Documents]) -> Answers | Failure:
                 try:

@@ -41,7 +41,11 @@ def labels(found: list[Json] | None) -> tuple[Label, ...]:
 
 
 def answers(found: list[Json] | None) -> tuple[Answer, ...]:
-    return tuple(known(Answer, one, boxes=tuple(map(tuple, one.get("boxes") or ()))) for one in found or ())
+    return tuple(map(_answer, found or ()))
+
+
+def _answer(found: Json) -> Answer:
+    return known(Answer, found, boxes=tuple(map(tuple, found.get("boxes") or ())))
 
 
 def classification(found: Json) -> Classification | Failure:
@@ -66,7 +70,7 @@ def explanation(found: Json) -> Explanation:
     return known(
         Explanation, found,
         model=model(found["model"]),
-        answer=known(Answer, found["answer"]) if found.get("answer") else None,
+        answer=_answer(found["answer"]) if found.get("answer") else None,
         words=tuple(known(Word, one) for one in found.get("words") or ()),
         phrases=tuple(known(Word, one) for one in found.get("phrases") or ()),
         depths=tuple(map(_depth, found.get("depths") or ())),

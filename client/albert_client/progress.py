@@ -8,7 +8,7 @@ Advance = Callable[[int], object]
 
 
 @contextlib.contextmanager
-def following(progress: Progress, total: int) -> Iterator[Advance]:
+def reporting(progress: Progress, total: int) -> Iterator[Advance]:
     """Gives what is told how many more are done.  True draws a bar with tqdm; a function gets (done, total)."""
     if callable(progress):
         done = 0

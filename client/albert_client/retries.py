@@ -13,9 +13,8 @@ from typing import Any
 
 import httpx
 
-from albert_client.errors import AlbertError, Refused, Unanswered
+from albert_client.errors import AGAIN, AlbertError, Refused, Unanswered
 
-AGAIN = frozenset({429, 503})
 LONGEST_DEADLINE = 86_400.0  # seconds; what is longer is as good as none
 GRACE_SECONDS = 1.0  # the service ends a request at its deadline; its answer needs a moment to come
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0  # seconds
@@ -53,7 +52,7 @@ class Call:
     def __post_init__(self) -> None:
         if not 0 < self.deadline < math.inf:
             raise ValueError(f"deadline: {self.deadline}; wanted a number of seconds above 0")
-        self._ends = self.clock() + self.deadline
+        self._ends = self.clock() + min(self.deadline, LONGEST_DEADLINE)
 
     def steps(self) -> Generator[httpx.Request | Sleep, Any, Any]:
         """Yields a request, takes its response or the error of httpx; yields a pause; returns the answer's JSON.
@@ -76,17 +75,16 @@ class Call:
         return self._ends - self.clock()
 
     def _attempt(self) -> httpx.Request:
-        left = min(LONGEST_DEADLINE, max(0.001, self.left()))
+        left = max(0.001, self.left())
         self.request.headers["X-Deadline-Ms"] = str(round(1000 * left, 1))
         self.request.extensions["timeout"] = httpx.Timeout(left + GRACE_SECONDS).as_dict()
         return self.request
 
     def _pause(self, error: AlbertError, attempt: int) -> float | None:
         """None where it is not worth another attempt."""
-        passing = error.status in AGAIN if isinstance(error, Refused) else getattr(error, "passing", False)
-        if attempt == self.retries.attempts or not passing:
+        if attempt == self.retries.attempts or not error.passing:
             return None
-        asked: float | None = getattr(error, "retry_after", None)
+        asked = error.retry_after
         pause = self.chance() * min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) if asked is None else asked
         return pause if self.clock() + pause < self._ends else None
 

@@ -23,7 +23,7 @@ from albert_client.bodies import (
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
 from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
-from albert_client.progress import Progress, following
+from albert_client.progress import Progress, reporting
 from albert_client.results import Answers, Classification, Explanation, Failure, Model
 from albert_client.retries import GRACE_SECONDS, Retries, Sleep
 
@@ -63,7 +63,7 @@ class Client:
         """
         given, results = several(texts), list[Classification | Failure]()
         options = {"priority": "bulk"} | options
-        with following(progress, len(given)) as advance:
+        with reporting(progress, len(given)) as advance:
             for some in parts(given, part):
                 results += self._call("classify", parsing.results(len(some)), classify_body(some, options), options)
                 advance(len(some))
@@ -84,7 +84,7 @@ class Client:
         """
         given, results = list(questions), list[Answers | Failure]()
         options = {"priority": "bulk"} | options
-        with following(progress, len(given)) as advance:
+        with reporting(progress, len(given)) as advance:
             for question, documents in given:
                 try:
                     results.append(self.ask(question, documents, **options))

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from service.api.explain_schemas import ExplainRequest, explained
+from service.api.explain_schemas import ExplainRequest
+from service.api.explain_subject import encode, explained
 from service.api.service import RequestWork
 from service.errors import TextTooLong, TooLarge
 from service.serving.attention import attention_by_layer
@@ -24,7 +25,7 @@ async def by_attention(
     """The text is answered as every text is; then its layers run once more, with their attention given out."""
     turns, most_heads = _counts(engine)
     layers, heads = chosen("layers", body.layers, turns), chosen("heads", body.heads, most_heads)
-    encoded = await work.encode(sum(map(len, subject.texts.values())), lambda: subject.encode(subject.texts))
+    encoded = await encode(work, subject)
     row = _one_window(encoded)
     _check_size(len(row), turns if layers is None else len(layers), most_heads if heads is None else len(heads))
     score = subject.settle(encoded, await work.run_whole(engine, [row], Priority.BULK, early_exit=False))

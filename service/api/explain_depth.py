@@ -3,13 +3,14 @@
 from typing import Any
 
 from service.api.explain_schemas import ExplainRequest
+from service.api.explain_subject import encode
 from service.api.qa import shown_answer
 from service.api.service import RequestWork
 from service.errors import TooLarge
 from service.serving.depths import logits_by_depth
 from service.serving.engine import Engine
 from service.tasks.exits import exit_signal
-from service.tasks.explaining import Asked, Encoded, Labelled
+from service.tasks.explaining import Asked, Labelled
 from service.types import Floats
 
 MOST_DEPTH_TOKENS = 4096  # a layer of them is what goes to the device's thread at once
@@ -18,7 +19,7 @@ MOST_DEPTH_TOKENS = 4096  # a layer of them is what goes to the device's thread 
 async def by_depth(
     work: RequestWork, engine: Engine, subject: Labelled | Asked, body: ExplainRequest
 ) -> dict[str, object]:
-    encoded: Encoded = await work.encode(sum(map(len, subject.texts.values())), lambda: subject.encode(subject.texts))
+    encoded = await encode(work, subject)
     rows = encoded.sequences
     tokens = sum(map(len, rows))
     if tokens > MOST_DEPTH_TOKENS:

@@ -3,12 +3,13 @@
 import threading
 import time
 
-from service.api.explain_schemas import ExplainRequest, explained
+from service.api.explain_schemas import ExplainRequest
+from service.api.explain_subject import explained, size
 from service.api.service import RequestWork
 from service.errors import TooLarge
 from service.serving.admission import late
 from service.serving.engine import Engine
-from service.tasks.explaining import Asked, Labelled, Variants
+from service.tasks.explaining import Asked, Encoded, Labelled, Variants
 from service.tasks.occlusion import Part
 from service.types import Priority
 
@@ -32,9 +33,12 @@ async def by_occlusion(
 
 async def _encoded(work: RequestWork, subject: Labelled | Asked, body: ExplainRequest) -> Variants:
     """The whole text first: it says what all variants cost, before they are tokenized."""
-    size, until = sum(map(len, subject.texts.values())), work.until(Priority.BULK)
-    whole = await work.encode(size, lambda: subject.encode(subject.texts))
-    planned = Variants.planned(subject, body.max_variants, phrases=body.phrases)
+    until = work.until(Priority.BULK)
+
+    def begin() -> tuple[Encoded, Variants]:
+        return subject.encode(subject.texts), Variants.planned(subject, body.max_variants, phrases=body.phrases)
+
+    whole, planned = await work.encode(size(subject), begin)
     tokens, most = sum(map(len, whole.sequences)), work.service.settings.max_queue_tokens
     if len(planned.cuts) * tokens > most:
         raise TooLarge(
@@ -48,7 +52,7 @@ async def _encoded(work: RequestWork, subject: Labelled | Asked, body: ExplainRe
             raise late()
 
     try:
-        return await work.encode(size * len(planned.cuts), lambda: planned.encode_all(whole, check), until)
+        return await work.encode(size(subject) * len(planned.cuts), lambda: planned.encode_all(whole, check), until)
     finally:
         gone.set()
 

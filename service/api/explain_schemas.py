@@ -4,11 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.qa import shown_answer
 from service.api.schemas import AnswerSpan, LabelScore, ModelName, Request, Text
-from service.tasks.explaining import Asked, Labelled
 
-Number = Annotated[int, Field(ge=1)]
+Number = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class ExplainRequest(Request):
@@ -96,11 +94,3 @@ class ExplainResponse(BaseModel):
     leaves_at: int | None = Field(None, description="The depth at which early exit would have ended.")
     variants: int | None = Field(None, description="Texts that were run, or would be.")
     tokens: int = Field(description="What they cost together.")
-
-
-def explained(subject: Labelled | Asked) -> dict[str, object]:
-    """What is explained, as the answer names it."""
-    if isinstance(subject, Labelled):
-        return {"label": subject.label}
-    assert subject.answer is not None
-    return {"answer": shown_answer(subject.answer, 0)}

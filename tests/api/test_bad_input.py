@@ -134,6 +134,7 @@ async def test_a_lone_surrogate_is_422_and_says_where(
         ("/explain", {"text": "x", "method": "m" * 5000}, "method"),
         ("/explain", {"text": "x", "method": "attention", "layers": [0] * 2000}, "layers"),
         ("/explain", {"text": "x", "method": "attention", "layers": [10**30]}, "layers"),
+        ("/explain", {"text": "x", "method": "attention", "layers": [10**3000]}, "layers"),
         ("/explain", {"text": "x", "method": "attention", "heads": ["1"]}, "heads"),
         ("/explain", {"text": "x", "e" * 5000: 1}, "e" * 80),
         ("/qa", {"question": "x", "context": "x", "q" * 5000: {str(n): 1 for n in range(40)}}, "q" * 80),

@@ -178,6 +178,10 @@ async def test_half_a_character_fails_in_its_place(albert: AsyncClient) -> None:
     assert [type(one) for one in found] == [Classification, Failure, Classification]
 
 
+async def test_a_deadline_of_any_length_is_one(albert: AsyncClient) -> None:
+    assert (await albert.classify("ok", deadline=1e300)).tokens
+
+
 async def test_layers_may_be_a_range(albert: AsyncClient) -> None:
     found = await albert.explain("ok", method="attention", layers=range(1, 3), heads=(1,))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from albert_client import AsyncClient, Client, Refused, Retries, Unanswered
-from albert_client.progress import following
+from albert_client.progress import reporting
 
 from tests.system.conftest import Server, Start, free_port, start
 
@@ -79,10 +79,10 @@ def test_where_nobody_answers_it_says_so() -> None:
 
 
 def test_progress_is_a_bar_a_function_or_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with following(True, 4) as advance:
+    with reporting(True, 4) as advance:
         advance(4)
     assert "4/4" in capsys.readouterr().err
-    with following(False, 4) as advance:
+    with reporting(False, 4) as advance:
         advance(4)
     assert capsys.readouterr().err == ""
 
