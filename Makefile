@@ -17,7 +17,10 @@ $(BIN)/.serving: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "albert-serve needs Python 3.11 or later, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	@test ! -x $(BIN)/python || $(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].split("."))))' \
 	  "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')" || rm -rf $(VENV)
-	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]' && touch $@
+	$(PYTHON) -m venv $(VENV) && $(BIN)/pip install -q -e '.[$(DEVICE)]'
+	@# An installed copy is albert_serve; the tests and scripts of a checkout import its folder, service, from anywhere.
+	@echo '$(CURDIR)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/albert_serve_checkout.pth"
+	@touch $@
 
 $(BIN)/.everything: $(BIN)/.serving
 	$(BIN)/pip install -q '$(TORCH)' && $(BIN)/pip install -q -e '.[$(DEVICE),convert,test]' && touch $@

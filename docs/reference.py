@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from service.api.app import create_app
-from service.cli import _parser
+from service.cli import parser as commands_parser
 from service.settings import Settings
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -44,7 +44,7 @@ def routes() -> list[str]:
 
 
 def commands() -> list[str]:
-    found = [action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    found = [action for action in commands_parser()._actions if isinstance(action, argparse._SubParsersAction)]
     (choices,) = found
     helps = {action.dest: action.help for action in choices._choices_actions}
     return [

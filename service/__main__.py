@@ -1,6 +1,6 @@
-"""``python -m service``"""
+"""``python -m service`` in a checkout, ``python -m albert_serve`` where it is installed."""
 
-from service.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -4,37 +4,46 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from service import __version__
-from service.commands import benching, converting, evaluating, serving, starting, training
-from service.errors import ServiceError
+from . import __version__
+from .commands import benching, converting, evaluating, serving, starting, training
+from .errors import ServiceError, UsageError
+
+USAGE = 2  # as argparse has it
+SHELLS = ("bash", "zsh")
+EXTRAS = {"onnxruntime": "cpu", "aiohttp": "bench"} | dict.fromkeys(("pypdfium2", "rapidocr", "PIL"), "documents")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status.  Errors that we foresaw are one line on stderr, not a traceback."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
     except ServiceError as error:
         print(f"albert-serve: {error.message}", file=sys.stderr)
-        return 1
+        return USAGE if isinstance(error, UsageError) else 1
     except OSError as error:  # a disk that is full, a file that is not there: said by the system in its own words
         print(f"albert-serve: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] == "service":
+        if str(error.name).partition(".")[0] == __package__:
             raise
         print(
-            f"albert-serve: {error.name} is missing; pip install 'albert-serve[cpu,convert,bench]' has it",
+            f"albert-serve: {error.name} is missing: install this package with its extra {_extra(str(error.name))!r}, "
+            "from where it came from (in a checkout: make install)",
             file=sys.stderr,
         )
         return 1
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="albert-serve", description="Serve ALBERT: classification and answers.")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def _extra(module: str) -> str:
+    return EXTRAS.get(module.partition(".")[0], "convert")
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="albert-serve", description="Serve ALBERT: classification and answers.")
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
     serving.add_serve(commands.add_parser("serve", help="start the service"))
     serving.add_models(commands.add_parser("models", help="list the model repository and check its files"))
     converting.add_convert(commands.add_parser("convert", help="convert a Hugging Face ALBERT checkpoint"))
@@ -48,4 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     starting.add_new(commands.add_parser("new-model", help="an ALBERT with random weights and a trimmed vocabulary"))
     starting.add_shrink(commands.add_parser("shrink-bert", help="turn a small BERT into an ALBERT checkpoint"))
     starting.add_share(commands.add_parser("share-layer", help="one shared layer out of several, to distil into"))
-    return parser
+    completion = commands.add_parser("completion", help="what completes these commands in a shell")
+    completion.add_argument("shell", choices=SHELLS, help='eval "$(albert-serve completion bash)" in ~/.bashrc')
+    completion.set_defaults(run=_complete)
+    return root
+
+
+def _complete(options: argparse.Namespace) -> int:
+    import shtab
+
+    print(shtab.complete(parser(), options.shell))
+    return 0

@@ -17,6 +17,7 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── Cancelled                499  the client left; nobody reads this answer
 ├── InferenceFailed          500  the model failed on this sequence; the cause is in the log
 │   └── OutOfMemory          500  the device has no memory for a step of this size; a smaller one may do
+├── UsageError               500  a flag, a variable or a setting cannot mean anything; the process exits with 2
 ├── RepositoryError          500  a folder of the model repository is missing, damaged or unreadable
 ├── DeviceError              500  the device asked for does not work here
 ├── CheckpointError          500  a checkpoint cannot be converted; says why
@@ -123,6 +124,10 @@ class InferenceFailed(ServiceError):
 
 class OutOfMemory(InferenceFailed):
     code = "out_of_memory"
+
+
+class UsageError(ServiceError):
+    code = "usage"
 
 
 class RepositoryError(ServiceError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "ALBERT_SERVE_"
@@ -137,6 +138,13 @@ class Settings(BaseSettings):
         "auto", description="json for collectors, text for people; auto is text on a terminal, json elsewhere."
     )
     access_log: bool = Field(False, description="A line for each request: method, path, status and milliseconds.")
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", given):
+            raise PydanticCustomError("device", "wanted auto, cpu, cuda or cuda:N")
+        return given
 
     @field_validator("required_models", "api_keys", mode="before")
     @classmethod

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service import __version__, errors
-from service.cli import _parser
+from service.cli import parser
 from service.metrics import Metrics
 from service.settings import Settings
 from tests.conftest import ROOT
@@ -99,7 +99,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_make_targets_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     assert commands is not None
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     blocks = "\n".join(
@@ -121,7 +121,7 @@ def test_compose_and_image_agree_with_the_commands() -> None:
 
     for target in re.findall(r"target: (\w+)", compose):
         assert f"AS {target}\n" in dockerfile
-    commands = _parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    commands = parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     assert commands is not None
     assert set(re.findall(r"^(serve .+)\)", entry, re.MULTILINE)[0].split(" | ")) == set(commands)
     flags = set(re.findall(r" --([a-z-]+)", entry))

@@ -69,9 +69,19 @@ def imports(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            module = absolute(path, node)
+            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
     return found
+
+
+def absolute(path: Path, node: ast.ImportFrom) -> str:
+    """The module that ``node`` of ``path`` names; within the service all are relative, for it is installed under
+    another name."""
+    if not node.level:
+        assert str(node.module).partition(".")[0] not in ("service", "albert_serve"), f"{path}: say it relatively"
+        return str(node.module)
+    package = path.relative_to(ROOT).parts[: -node.level]
+    return ".".join([*package, *filter(None, [node.module])])
 
 
 def part(module: str) -> str:

@@ -206,5 +206,5 @@ def test_listing_models_with_a_setting_that_is_wrong_is_one_line(
 ) -> None:
     monkeypatch.setenv(f"ALBERT_SERVE_{name}", value)
     status = main(["models"])
-    assert status == 1
+    assert status == 2
     assert name.lower() in capsys.readouterr().err

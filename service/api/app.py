@@ -15,29 +15,29 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 
-from service import __version__
-from service.api import classify, explain, failures, health, models, qa
-from service.api.body import BodyLimits
-from service.api.lifecycle import Lifecycle, State
-from service.api.loop_lag import LoopLag
-from service.api.middleware import RequestMiddleware
-from service.api.page import add_page
-from service.api.service import Service
-from service.background import background
-from service.documents.reader import DocumentReader
-from service.metrics import Metrics, resident_memory
-from service.runtime import processor
-from service.runtime.providers import RUNTIME_VERSION, Device, choose
-from service.serving.aside import Aside
-from service.serving.device_loop import DeviceLoop
-from service.serving.encoding import EncodingStage
-from service.serving.engine import Engine
-from service.serving.loading import LoadOptions, load
-from service.serving.recovery import Recovery
-from service.serving.registry import Registry
-from service.serving.scheduler import Policy
-from service.serving.watcher import watch
-from service.settings import Settings
+from .. import __version__
+from ..api import classify, explain, failures, health, models, qa
+from ..background import background
+from ..documents.reader import DocumentReader
+from ..metrics import Metrics, resident_memory
+from ..runtime import processor
+from ..runtime.providers import RUNTIME_VERSION, Device, choose
+from ..serving.aside import Aside
+from ..serving.device_loop import DeviceLoop
+from ..serving.encoding import EncodingStage
+from ..serving.engine import Engine
+from ..serving.loading import LoadOptions, load
+from ..serving.recovery import Recovery
+from ..serving.registry import Registry
+from ..serving.scheduler import Policy
+from ..serving.watcher import watch
+from ..settings import Settings
+from .body import BodyLimits
+from .lifecycle import Lifecycle, State
+from .loop_lag import LoopLag
+from .middleware import RequestMiddleware
+from .page import add_page
+from .service import Service
 
 log = logging.getLogger(__name__)
 PULSE_SECONDS = 0.25

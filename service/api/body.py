@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 
-from service.api.lifecycle import Lifecycle
-from service.errors import Cancelled, InvalidRequest, MalformedBody, RequestTimeout, TooLarge, Unavailable
+from ..errors import Cancelled, InvalidRequest, MalformedBody, RequestTimeout, TooLarge, Unavailable
+from .lifecycle import Lifecycle
 
 LOOK_SECONDS = 0.25  # how often a body that is slow is seen to be still wanted
 LONG_BODY = 65_536  # bytes; a shorter one is parsed in no time, whatever it holds

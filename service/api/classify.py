@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from service.api.route import add_json_route
-from service.api.schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, Pair
-from service.api.service import RequestWork, Service, while_connected
-from service.errors import ServiceError
-from service.serving.pending import Outcome
-from service.tasks.classification import Classification, EncodedText
-from service.types import Floats
+from ..errors import ServiceError
+from ..serving.pending import Outcome
+from ..tasks.classification import Classification, EncodedText
+from ..types import Floats
+from .route import add_json_route
+from .schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, Pair
+from .service import RequestWork, Service, while_connected
 
 Encoded = EncodedText | ServiceError
 

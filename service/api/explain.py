@@ -3,18 +3,18 @@
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from service.api.explain_attention import by_attention
-from service.api.explain_depth import by_depth
-from service.api.explain_occlusion import by_occlusion
-from service.api.explain_schemas import ExplainRequest, ExplainResponse
-from service.api.failures import ECHO
-from service.api.route import add_json_route
-from service.api.service import RequestWork, Service, while_connected
-from service.errors import InvalidRequest
-from service.serving.engine import Engine
-from service.tasks.classification import Classification
-from service.tasks.explaining import Asked, Labelled
-from service.tasks.question_answering import QuestionAnswering
+from ..errors import InvalidRequest
+from ..serving.engine import Engine
+from ..tasks.classification import Classification
+from ..tasks.explaining import Asked, Labelled
+from ..tasks.question_answering import QuestionAnswering
+from .explain_attention import by_attention
+from .explain_depth import by_depth
+from .explain_occlusion import by_occlusion
+from .explain_schemas import ExplainRequest, ExplainResponse
+from .failures import ECHO
+from .route import add_json_route
+from .service import RequestWork, Service, while_connected
 
 METHODS = {"occlusion": by_occlusion, "attention": by_attention, "depth": by_depth}
 

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from service.api.explain_schemas import ExplainRequest
-from service.api.explain_subject import encode, explained
-from service.api.service import RequestWork
-from service.errors import TextTooLong, TooLarge
-from service.serving.attention import attention_by_layer
-from service.serving.engine import Engine
-from service.tasks.attention import Attention, chosen, collect, pieces, words_of
-from service.tasks.explaining import Asked, Encoded, Labelled
-from service.tasks.occlusion import Part, words
-from service.types import Priority, Sequence
+from ..errors import TextTooLong, TooLarge
+from ..serving.attention import attention_by_layer
+from ..serving.engine import Engine
+from ..tasks.attention import Attention, chosen, collect, pieces, words_of
+from ..tasks.explaining import Asked, Encoded, Labelled
+from ..tasks.occlusion import Part, words
+from ..types import Priority, Sequence
+from .explain_schemas import ExplainRequest
+from .explain_subject import encode, explained
+from .service import RequestWork
 
 MOST_TOKENS = 1024
 MOST_WEIGHTS = 2**20  # of one answer; each is some eight bytes of JSON

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from service.api.explain_schemas import ExplainRequest
-from service.api.explain_subject import encode
-from service.api.qa import shown_answer
-from service.api.service import RequestWork
-from service.errors import TooLarge
-from service.serving.depths import logits_by_depth
-from service.serving.engine import Engine
-from service.tasks.exits import exit_signal
-from service.tasks.explaining import Asked, Labelled
-from service.types import Floats
+from ..errors import TooLarge
+from ..serving.depths import logits_by_depth
+from ..serving.engine import Engine
+from ..tasks.exits import exit_signal
+from ..tasks.explaining import Asked, Labelled
+from ..types import Floats
+from .explain_schemas import ExplainRequest
+from .explain_subject import encode
+from .qa import shown_answer
+from .service import RequestWork
 
 MOST_DEPTH_TOKENS = 4096  # a layer of them is what goes to the device's thread at once
 

@@ -3,15 +3,15 @@
 import threading
 import time
 
-from service.api.explain_schemas import ExplainRequest
-from service.api.explain_subject import explained, size
-from service.api.service import RequestWork
-from service.errors import TooLarge
-from service.serving.admission import late
-from service.serving.engine import Engine
-from service.tasks.explaining import Asked, Encoded, Labelled, Variants
-from service.tasks.occlusion import Part
-from service.types import Priority
+from ..errors import TooLarge
+from ..serving.admission import late
+from ..serving.engine import Engine
+from ..tasks.explaining import Asked, Encoded, Labelled, Variants
+from ..tasks.occlusion import Part
+from ..types import Priority
+from .explain_schemas import ExplainRequest
+from .explain_subject import explained, size
+from .service import RequestWork
 
 
 async def by_occlusion(

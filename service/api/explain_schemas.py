@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.schemas import AnswerSpan, LabelScore, ModelName, Request, Text
+from .schemas import AnswerSpan, LabelScore, ModelName, Request, Text
 
 Number = Annotated[int, Field(ge=1, le=100_000)]
 

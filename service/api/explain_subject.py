@@ -1,8 +1,8 @@
 """What the methods of ``POST /explain`` share: the whole text, encoded, and what of it is explained."""
 
-from service.api.qa import shown_answer
-from service.api.service import RequestWork
-from service.tasks.explaining import Asked, Encoded, Labelled
+from ..tasks.explaining import Asked, Encoded, Labelled
+from .qa import shown_answer
+from .service import RequestWork
 
 
 def size(subject: Labelled | Asked) -> int:

@@ -9,8 +9,8 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from service.errors import ServiceError
-from service.logs import LimitedLog, request_id
+from ..errors import ServiceError
+from ..logs import LimitedLog, request_id
 
 log = logging.getLogger(__name__)
 often = LimitedLog(log)

@@ -5,10 +5,10 @@ import binascii
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from service.api.service import RequestWork
-from service.documents.places import ReadDocument
-from service.errors import InvalidRequest, ServiceError, TooLarge
-from service.tasks.question_answering import Answer
+from ..documents.places import ReadDocument
+from ..errors import InvalidRequest, ServiceError, TooLarge
+from ..tasks.question_answering import Answer
+from .service import RequestWork
 
 
 @dataclass(frozen=True, slots=True)

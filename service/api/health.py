@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.service import Service
+from .service import Service
 
 router = APIRouter(tags=["operations"])
 

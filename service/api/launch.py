@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import ValidationError
 
-from service.errors import RepositoryError, ServiceError
-from service.logs import configure
-from service.repository.store import versions
-from service.settings import PREFIX, Settings, unknown_variables
+from ..errors import RepositoryError, UsageError
+from ..logs import configure
+from ..repository.store import versions
+from ..settings import PREFIX, Settings, unknown_variables
 
 if TYPE_CHECKING:
     import httpx
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
-    """Flags over the environment over the defaults.  ServiceError names the setting that is wrong, and how."""
+    """Flags over the environment over the defaults.  UsageError names the setting that is wrong, and how."""
     environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in given.items()}
     os.environ.update(environment)
     port = f"{PREFIX}PORT"
@@ -33,9 +33,9 @@ def read_settings(given: dict[str, Any]) -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ServiceError(f"settings: {problems}") from error
+        raise UsageError(f"settings: {problems}") from error
     except ValueError as error:  # a list that is not JSON
-        raise ServiceError(f"settings: {error}") from error
+        raise UsageError(f"settings: {error}") from error
 
 
 def serve(settings: Settings) -> int:
@@ -49,17 +49,17 @@ def serve(settings: Settings) -> int:
 
 
 def _serve_several(settings: Settings) -> int:
-    from service.api.workers import Supervisor, metrics_folder
+    from .workers import Supervisor, metrics_folder
 
     with metrics_folder() as folder:
-        from service.api.server import listen
+        from .server import listen
 
         return Supervisor(settings, listen(settings), folder).run()
 
 
 def _serve_alone(settings: Settings) -> NoReturn:
-    from service.api.app import choose_device
-    from service.api.server import listen, run
+    from .app import choose_device
+    from .server import listen, run
 
     device = choose_device(settings)
     run(settings, device, listen(settings), lambda: None)
@@ -76,7 +76,7 @@ def get(settings: Settings, path: str) -> int:
 async def _get(settings: Settings, path: str) -> "httpx.Response":
     import httpx  # a service that only serves does without it
 
-    from service.api.app import create_app
+    from .app import create_app
 
     app = create_app(settings)
     transport = httpx.ASGITransport(app=app)

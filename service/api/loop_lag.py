@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from starlette.types import Receive, Scope, Send
 
-from service.api.middleware import PUBLIC_PATHS
-from service.background import background
-from service.metrics import Metrics
+from ..background import background
+from ..metrics import Metrics
+from .middleware import PUBLIC_PATHS
 
 TICK = 0.02  # seconds
 TOO_LATE = 0.1  # seconds

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.failures import answer, error_response
-from service.errors import QueueFull, ServiceError, Unauthorized
-from service.logs import request_id
-from service.metrics import Metrics
-from service.settings import Settings
+from ..errors import QueueFull, ServiceError, Unauthorized
+from ..logs import request_id
+from ..metrics import Metrics
+from ..settings import Settings
+from .failures import answer, error_response
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")

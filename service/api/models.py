@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from service.api.schemas import ErrorBody
-from service.api.service import Service
+from .schemas import ErrorBody
+from .service import Service
 
 router = APIRouter(tags=["models"])
 

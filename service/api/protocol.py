@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.api.lingering import LINGER_PAUSE, LingeringTransport
-from service.api.loop_lag import LoopLag
-from service.errors import HeadersTooLarge
-from service.logs import LimitedLog
+from ..errors import HeadersTooLarge
+from ..logs import LimitedLog
+from .lingering import LINGER_PAUSE, LingeringTransport
+from .loop_lag import LoopLag
 
 often = LimitedLog(logging.getLogger(__name__))
 SHORT_BODY = 2**20  # bytes; the rest of such a body is thrown away, and the connection goes on

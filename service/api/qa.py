@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from service.api.files import Document as ReadSource, Source, decoded, on_page, page_pictures, read_documents
-from service.api.route import add_json_route
-from service.api.schemas import PRIORITIES, Document, QaRequest, QaResponse
-from service.api.service import RequestWork, Service, while_connected
-from service.errors import InvalidRequest
-from service.tasks.question_answering import Answer, Answered, QuestionAnswering
+from ..errors import InvalidRequest
+from ..tasks.question_answering import Answer, Answered, QuestionAnswering
+from .files import Document as ReadSource, Source, decoded, on_page, page_pictures, read_documents
+from .route import add_json_route
+from .schemas import PRIORITIES, Document, QaRequest, QaResponse
+from .service import RequestWork, Service, while_connected
 
 BLANK = {"code": "invalid_request", "message": "the document is empty, or holds nothing that the model has a token for"}
 

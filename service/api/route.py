@@ -14,12 +14,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.api.body import MOST_VALUES, parse_json, read_body
-from service.api.failures import explain
-from service.api.schemas import RESPONSES, Request as Body, check_size
-from service.api.service import Service
-from service.errors import InvalidRequest
-from service.settings import Settings
+from ..errors import InvalidRequest
+from ..settings import Settings
+from .body import MOST_VALUES, parse_json, read_body
+from .failures import explain
+from .schemas import RESPONSES, Request as Body, check_size
+from .service import Service
 
 VALUES_OF_AN_ITEM = 8  # of a list, with its brackets, commas and colons
 

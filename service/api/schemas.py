@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.errors import InvalidRequest, TooLarge
-from service.types import Priority
+from ..errors import InvalidRequest, TooLarge
+from ..types import Priority
 
 MOST_FIELDS = 32  # of one JSON object
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

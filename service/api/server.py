@@ -20,12 +20,12 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.app import create_app
-from service.api.lifecycle import Lifecycle, State
-from service.api.protocol import ConnectionLimits, bounded
-from service.errors import ServiceError, Unavailable
-from service.runtime.providers import Device
-from service.settings import Settings
+from ..errors import ServiceError, Unavailable
+from ..runtime.providers import Device
+from ..settings import Settings
+from .app import create_app
+from .lifecycle import Lifecycle, State
+from .protocol import ConnectionLimits, bounded
 
 log = logging.getLogger(__name__)
 IDLE_SECONDS = 0.5  # for a request that is on its way on an idle connection when the service ends

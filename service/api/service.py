@@ -13,26 +13,26 @@ from fastapi import Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from service.api.body import BodyLimits
-from service.api.lifecycle import Lifecycle
-from service.documents.reader import DocumentReader
-from service.errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError, TooLarge
-from service.metrics import Metrics
-from service.serving.admission import Reservation
-from service.serving.aside import Aside
-from service.serving.cost import quantile
-from service.serving.depths import InDeviceThread
-from service.serving.device_loop import DeviceLoop
-from service.serving.encoding import EncodingStage
-from service.serving.engine import Engine, Task
-from service.serving.pending import Outcome
-from service.serving.queue import estimate
-from service.serving.registry import Registry
-from service.serving.submission import submit
-from service.settings import Settings
-from service.tasks.classification import Classification
-from service.tasks.question_answering import QuestionAnswering
-from service.types import Floats, Priority, Sequence
+from ..documents.reader import DocumentReader
+from ..errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError, TooLarge
+from ..metrics import Metrics
+from ..serving.admission import Reservation
+from ..serving.aside import Aside
+from ..serving.cost import quantile
+from ..serving.depths import InDeviceThread
+from ..serving.device_loop import DeviceLoop
+from ..serving.encoding import EncodingStage
+from ..serving.engine import Engine, Task
+from ..serving.pending import Outcome
+from ..serving.queue import estimate
+from ..serving.registry import Registry
+from ..serving.submission import submit
+from ..settings import Settings
+from ..tasks.classification import Classification
+from ..tasks.question_answering import QuestionAnswering
+from ..types import Floats, Priority, Sequence
+from .body import BodyLimits
+from .lifecycle import Lifecycle
 
 T = TypeVar("T")
 LONGEST_DEADLINE_MS = 3_600_000.0

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
-from service.errors import ServiceError
-from service.logs import configure
-from service.settings import Settings
+from ..errors import ServiceError
+from ..logs import configure
+from ..settings import Settings
 
 log = logging.getLogger(__name__)
 TICK = 0.1  # seconds
@@ -176,8 +176,8 @@ def work(settings: Settings, listener: socket.socket, reports: Connection) -> No
     """The whole of one worker process."""
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from service.api import server
-    from service.api.app import choose_device
+    from ..api import server
+    from .app import choose_device
 
     def ready() -> None:
         with contextlib.suppress(OSError):
@@ -229,7 +229,7 @@ def record(lost: int, restarts: int) -> None:
     """In this process' own metrics, which a scrape of any worker adds up."""
     from prometheus_client import CollectorRegistry
 
-    from service.metrics import Supervision
+    from ..metrics import Supervision
 
     global _counters
     _counters = _counters or Supervision(CollectorRegistry())

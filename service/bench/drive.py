@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from service.bench.traffic import Ask
+from .traffic import Ask
 
 Send = Callable[[Ask], Awaitable[int]]
 Told = Callable[[], object]

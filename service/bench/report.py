@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from service.bench.drive import Sample
+from .drive import Sample
 
 PERCENTILES = (50, 95, 99)
 GOOD = 200
@@ -64,7 +64,7 @@ def _shown(milliseconds: float | None) -> str:
 
 def draw(reports: Seq[dict[str, Any]], path: Path) -> None:
     """Latency against load, by kind: the middle as a line, the p99 as a dashed one."""
-    from service.training.pictures import draw_load
+    from ..training.pictures import draw_load
 
     series = {
         kind: [

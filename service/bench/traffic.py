@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence as Seq
 from dataclasses import dataclass
 from typing import Any
 
-from service.errors import DataError
-from service.training import splits
+from ..errors import DataError
+from ..training import splits
 
 BLOCK = 20
 MOST = 20_000  # of a file; more would only take memory

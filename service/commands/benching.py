@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.errors import DataError
+from ..errors import DataError, UsageError
 
 FIRST_DEADLINE = 5.0  # seconds to find out whether anyone is there
 if TYPE_CHECKING:
-    from service.bench.traffic import Kind
+    from ..bench.traffic import Kind
 
 
 def add_bench(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qa-model", help="the service's default where absent")
     parser.add_argument("--full-depth", action="store_true", help="ask for all layers: no early exit")
     parser.add_argument("--api-key", help="of the service, where it wants one")
-    parser.add_argument("--seed", type=int, default=13, help="[13]")
+    parser.add_argument("--seed", type=int, default=13, help="of what is asked when [13]")
     parser.add_argument("--out", type=Path, help="folder for bench.json and a picture of latency against load")
     parser.set_defaults(run=_bench)
 
@@ -40,10 +40,10 @@ def _positive(text: str) -> float:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from service.bench.report import draw, table
+    from ..bench.report import draw, table
 
     if options.warmup >= options.seconds:
-        raise DataError(f"--warmup {options.warmup:g} leaves nothing of --seconds {options.seconds:g} to measure")
+        raise UsageError(f"--warmup {options.warmup:g} leaves nothing of --seconds {options.seconds:g} to measure")
     kinds = _kinds(options)
     _check_service(options)
     reports = asyncio.run(_loads(options, kinds))
@@ -74,7 +74,7 @@ def _check_service(options: argparse.Namespace) -> None:
 
 
 def _kinds(options: argparse.Namespace) -> "list[Kind]":
-    from service.bench.traffic import read_kind
+    from ..bench.traffic import read_kind
 
     common = {"early_exit": False} if options.full_depth else {}
     kinds = []
@@ -84,16 +84,16 @@ def _kinds(options: argparse.Namespace) -> "list[Kind]":
     ):
         kinds += [read_kind(route, source, common | ({"model": model} if model else {})) for source in files]
     if not kinds:
-        raise DataError("give texts with --classify, questions with --qa, or both")
+        raise UsageError("give texts with --classify, questions with --qa, or both")
     return kinds
 
 
 async def _loads(options: argparse.Namespace, kinds: "list[Kind]") -> list[dict[str, Any]]:
     from tqdm import tqdm
 
-    from service.bench.drive import closed_loop, open_loop, sender
-    from service.bench.report import summarise
-    from service.bench.traffic import endless
+    from ..bench.drive import closed_loop, open_loop, sender
+    from ..bench.report import summarise
+    from ..bench.traffic import endless
 
     reports = []
     for amount in options.rate or options.clients:

@@ -11,9 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service import __version__
-from service.errors import CheckpointError
-from service.repository.store import versions
+from .. import __version__
+from ..errors import CheckpointError
+from ..repository.store import versions
+
+PACKAGE = str(__package__).partition(".")[0]  # service in a checkout, albert_serve where it is installed
 
 
 def repository_of(checkpoint: str) -> Path:
@@ -23,7 +25,7 @@ def repository_of(checkpoint: str) -> Path:
         print(f"albert-serve: {checkpoint} was converted before: {root}", file=sys.stderr)
         return root
     root.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "service", "convert", checkpoint, "--name", model_name(checkpoint)]
+    command = [sys.executable, "-m", PACKAGE, "convert", checkpoint, "--name", model_name(checkpoint)]
     if subprocess.run([*command, "--model-repo", str(root)], check=False).returncode:
         raise CheckpointError(f"{checkpoint} was not converted, so there is nothing to serve")
     return root

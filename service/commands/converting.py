@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.commands.serving import add_repository
-from service.errors import DataError
+from ..errors import DataError
+from .serving import add_repository
 
 if TYPE_CHECKING:
-    from service.conversion.checkpoint import Checkpoint
-    from service.serving.engine import Engine
+    from ..conversion.checkpoint import Checkpoint
+    from ..serving.engine import Engine
 
 FORMATS = ("checkpoint", "onnx", "torch", "triton")
 PRECISIONS = ("fp32", "fp16", "int8", "auto")
@@ -55,7 +55,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from service.conversion.formats import export
+    from ..conversion.formats import export
 
     report = export(options.source, options.format, options.out, options.model_repo, options.name)
     print(json.dumps(report, indent=1))
@@ -64,8 +64,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
-    from service.conversion.pipeline import Options, convert
-    from service.conversion.precision import Gate
+    from ..conversion.pipeline import Options, convert
+    from ..conversion.precision import Gate
 
     check_publishing(name, options)
     gate = Gate(options.gate_points, gate_scores(options.gate)) if options.gate else None
@@ -80,9 +80,9 @@ def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
 
 def check_publishing(name: str, options: argparse.Namespace) -> None:
     """What can be told before the work is done.  RepositoryError, CheckpointError or DataError says what is wrong."""
-    from service.conversion.precision import check_wish
-    from service.repository.store import check_name
-    from service.training.splits import name as name_of
+    from ..conversion.precision import check_wish
+    from ..repository.store import check_name
+    from ..training.splits import name as name_of
 
     check_name(name)
     check_wish(options.precision, gated=bool(options.gate))
@@ -97,8 +97,8 @@ def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], w
 
     DataError names flag and file.
     """
-    from service.training import splits
-    from service.training.checked_files import check_both_kinds, check_examples
+    from ..training import splits
+    from ..training.checked_files import check_both_kinds, check_examples
 
     exits = "--exits-on" if "teach_exits" in options else "--exits"  # train has another --exits
     flags = {"--gate": options.gate, "--calibrate": options.calibrate, "--evaluate": options.evaluate}
@@ -114,10 +114,10 @@ def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], w
 
 def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str, Any]]]:
     """What is found out about a model before it is published; each adds to its manifest, in this order."""
-    from service.training.calibration import calibrate
-    from service.training.evaluate import Request, evaluate
-    from service.training.exits import fit_exits
-    from service.training.predictors import Local
+    from ..training.calibration import calibrate
+    from ..training.evaluate import Request, evaluate
+    from ..training.exits import fit_exits
+    from ..training.predictors import Local
 
     found: list[Callable[[Engine], dict[str, Any]]] = []
     if options.calibrate:
@@ -132,8 +132,8 @@ def measures(options: argparse.Namespace) -> list[Callable[["Engine"], dict[str,
 
 def gate_scores(sources: list[str]) -> Callable[["Engine"], dict[str, float]]:
     """The score of each file, in points, by a name that says what it is."""
-    from service.training.evaluate import Request, evaluate
-    from service.training.predictors import Local
+    from ..training.evaluate import Request, evaluate
+    from ..training.predictors import Local
 
     def scores(engine: "Engine") -> dict[str, float]:
         found = {}
@@ -154,7 +154,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from service.conversion.pipeline import verify_published
+    from ..conversion.pipeline import verify_published
 
     print(json.dumps(verify_published(options.version, options.checkpoint, options.device), indent=1))
     return 0

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.errors import DataError
+from ..errors import DataError
 
 if TYPE_CHECKING:
-    from service.training.predictors import Predictor
+    from ..training.predictors import Predictor
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
     if options.calibrate or options.exits:
         return _fit(options)
-    from service.training.evaluate import Request, evaluate, table, write_json
+    from ..training.evaluate import Request, evaluate, table, write_json
 
     reports: list[dict[str, Any]] = []
     with _predictor(options) as predictor:
@@ -51,14 +51,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _predictor(options: argparse.Namespace) -> Iterator["Predictor"]:
-    from service.training.predictors import Local, Remote
+    from ..training.predictors import Local, Remote
 
     if options.url:
         with Remote.connected(options.url, options.model, options.api_key) as remote:
             yield remote
         return
-    from service.runtime.providers import choose
-    from service.serving.loading import LoadOptions, load
+    from ..runtime.providers import choose
+    from ..serving.loading import LoadOptions, load
 
     yield Local(load(Path(options.model), LoadOptions(choose(options.device))))
 
@@ -68,12 +68,12 @@ def _fit(options: argparse.Namespace) -> int:
 
     What was measured or fitted with another temperature does not hold any more, and goes.
     """
-    from service.conversion.precision import staged_engine
-    from service.repository.store import read_manifest, revise
-    from service.runtime.providers import choose
-    from service.serving.loading import LoadOptions, load
-    from service.training.calibration import calibrate
-    from service.training.exits import fit_exits
+    from ..conversion.precision import staged_engine
+    from ..repository.store import read_manifest, revise
+    from ..runtime.providers import choose
+    from ..serving.loading import LoadOptions, load
+    from ..training.calibration import calibrate
+    from ..training.exits import fit_exits
 
     if options.url:
         raise DataError("what is fitted goes into a manifest: give the folder of a version, not --url")

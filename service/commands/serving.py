@@ -3,9 +3,14 @@
 import argparse
 import json
 from pathlib import Path
+from typing import get_args
 
-from service.errors import ServiceError
-from service.settings import Settings
+from ..errors import ServiceError, UsageError
+from ..settings import PREFIX, Settings
+
+# What a number of a setting counts, by the end of its name.
+UNITS = {"seconds": "SECONDS", "ms": "MILLISECONDS", "mb": "MIB", "tokens": "TOKENS"}
+UNITS |= dict.fromkeys(("bytes", "memory"), "BYTES")
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -15,20 +20,32 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     # Flags, environment and docs all come from the one list of settings.
     for name, field in Settings.model_fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, dest=name, default=None, help=f"{field.description} [{field.default}]")
+        default = field.default if field.default not in ("", None, []) else "none"
+        told = f"{field.description} [{default}; {PREFIX}{name.upper()}]".replace("%", "%%")
+        choices = ("true", "false") if field.annotation is bool else get_args(field.annotation)
+        closed = choices and all(isinstance(one, str) for one in choices)
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, default=None, help=told, choices=choices if closed else None,
+            metavar=None if closed else _metavar(name, field.annotation),
+        )  # fmt: skip
     parser.add_argument("--get", metavar="PATH", help="start, answer one GET of PATH on stdout, and stop")
     parser.set_defaults(run=_serve)
 
 
+def _metavar(name: str, kind: object) -> str:
+    if kind in (int, float):
+        return UNITS.get(name.rpartition("_")[2], "N")
+    return "FOLDER" if kind is Path else "TEXT"
+
+
 def _serve(options: argparse.Namespace) -> int:
-    from service.api import launch
+    from ..api import launch
 
     given = {name: getattr(options, name) for name in Settings.model_fields if getattr(options, name) is not None}
     if options.checkpoint is not None:
         if "model_repo" in given:
-            raise ServiceError("give a CHECKPOINT or --model-repo, not both")
-        from service.commands.converted import repository_of
+            raise UsageError("give a CHECKPOINT or --model-repo, not both")
+        from .converted import repository_of
 
         given["model_repo"] = str(repository_of(options.checkpoint))
     settings = launch.read_settings(given)
@@ -45,8 +62,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from service.api.launch import read_settings
-    from service.repository.store import check_files, read_manifest, versions
+    from ..api.launch import read_settings
+    from ..repository.store import check_files, read_manifest, versions
 
     status, root = 0, options.model_repo or read_settings({}).model_repo
     for name, numbers in versions(root).items():

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from service.training.pretrain import Shape
+    from ..training.pretrain import Shape
 
 
 @contextlib.contextmanager
 def preparing() -> Iterator[Callable[[str], Path]]:
     """Gives a checkpoint, named by its folder or hub id, in the form that training loads, as long as it is needed."""
-    from service.conversion.initial import prepare
+    from ..conversion.initial import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         yield lambda source: prepare(source, Path(tempfile.mkdtemp(dir=folder)))
@@ -22,17 +22,21 @@ def preparing() -> Iterator[Callable[[str], Path]]:
 
 def shape_flags(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_argument_group("a model from scratch")
-    for flag, default in (
-        ("--vocab-size", 10_000), ("--embedding-size", 128), ("--hidden-size", 512), ("--num-hidden-layers", 12),
-        ("--num-attention-heads", 8), ("--intermediate-size", 2048),
-    ):  # fmt: skip
-        shape.add_argument(flag, type=int, default=default, help=f"[{default}]")
+    for flag, default, told in (
+        ("--vocab-size", 10_000, "pieces of words"),
+        ("--embedding-size", 128, "of a piece, before it is widened"),
+        ("--hidden-size", 512, "of a token between layers"),
+        ("--num-hidden-layers", 12, "how often the shared layer runs"),
+        ("--num-attention-heads", 8, "they share the hidden size"),
+        ("--intermediate-size", 2048, "of the feed-forward part"),
+    ):
+        shape.add_argument(flag, type=int, default=default, help=f"{told} [{default}]")
 
 
 def shape_of(options: argparse.Namespace) -> "Shape":
     from dataclasses import fields
 
-    from service.training.pretrain import Shape
+    from ..training.pretrain import Shape
 
     return Shape(**{field.name: getattr(options, field.name) for field in fields(Shape)})
 
@@ -43,14 +47,14 @@ def add_new(parser: argparse.ArgumentParser) -> None:
         "--texts", type=Path, action="append", required=True, metavar="FILE", help="decide the vocabulary"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--seed", type=int, default=13, help="[13]")
+    parser.add_argument("--seed", type=int, default=13, help="of the random weights [13]")
     shape_flags(parser)
     parser.set_defaults(run=_new)
 
 
 def _new(options: argparse.Namespace) -> int:
-    from service.training.datasets import texts_of
-    from service.training.scratch import from_scratch
+    from ..training.datasets import texts_of
+    from ..training.scratch import from_scratch
 
     from_scratch(options.word_pieces, texts_of(options.texts), shape_of(options), options.out, options.seed)
     print(options.out)
@@ -68,8 +72,8 @@ def add_shrink(parser: argparse.ArgumentParser) -> None:
 
 
 def _shrink(options: argparse.Namespace) -> int:
-    from service.training.bert import from_bert
-    from service.training.datasets import texts_of
+    from ..training.bert import from_bert
+    from ..training.datasets import texts_of
 
     from_bert(options.bert, texts_of(options.texts), options.vocabulary, options.out)
     return 0
@@ -85,7 +89,7 @@ def add_share(parser: argparse.ArgumentParser) -> None:
 
 
 def _share(options: argparse.Namespace) -> int:
-    from service.training.share import Form, share_layer
+    from ..training.share import Form, share_layer
 
     with preparing() as prepared:
         share_layer(prepared(options.source), options.out, Form(options.group, options.layers, options.embedding_size))

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.commands.converting import add_publishing, check_files, check_publishing, publish
-from service.commands.starting import preparing, shape_flags, shape_of
-from service.errors import QualityError
+from ..errors import QualityError
+from .converting import add_publishing, check_files, check_publishing, publish
+from .starting import preparing, shape_flags, shape_of
 
 if TYPE_CHECKING:
-    from service.training.finetune import Recipe
-    from service.training.run import Job
+    from ..training.finetune import Recipe
+    from ..training.run import Job
 
 TASKS = ("text-classification", "question-answering")
 
@@ -29,8 +29,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a killed run goes on")
     parser.add_argument("--epochs", type=_above_zero, default=2.0, help="passes over the examples [2.0]")
     parser.add_argument("--max-length", type=int, help="longest example in tokens [256 texts, 192 questions]")
-    parser.add_argument("--dropout", type=float, default=0.1, help="[0.1]")
-    parser.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="[none]")
+    parser.add_argument("--dropout", type=float, default=0.1, help="chance of a value to be zeroed [0.1]")
+    parser.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="for rare labels [none]")
     parser.add_argument("--word-dropout", type=float, default=0.0, help="chance of a word to be left out [0]")
     parser.add_argument("--word-swap", type=float, default=0.0, help="chance of a word to change places [0]")
     parser.add_argument("--unanswerable", type=float, default=0.0, help="questions on other paragraphs, a share [0]")
@@ -63,10 +63,10 @@ def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learnin
     parser.add_argument("--accumulate", type=some, default=1, help="batches to a step [1]")
     parser.add_argument("--minutes", type=_above_zero, help="end after so long, whatever is left")
     parser.add_argument("--warmup", type=float, default=0.06, help="share of the run [0.06]")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="[0.01]")
+    parser.add_argument("--weight-decay", type=float, default=0.01, help="share of the rate [0.01]")
     parser.add_argument("--evaluations", type=some, default=8, help="on the held-out examples [8]")
     parser.add_argument("--patience", type=some, default=3, help="evaluations without a better score [3]")
-    parser.add_argument("--seed", type=int, default=13, help="[13]")
+    parser.add_argument("--seed", type=int, default=13, help="of the random numbers [13]")
 
 
 def _at_least_one(text: str) -> int:
@@ -82,7 +82,7 @@ def _above_zero(text: str) -> float:
 
 
 def _recipe(options: argparse.Namespace) -> "Recipe":
-    from service.training.finetune import Recipe
+    from ..training.finetune import Recipe
 
     names = (
         "minutes", "learning_rate", "batch_tokens", "accumulate", "warmup", "weight_decay", "evaluations", "patience",
@@ -100,7 +100,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _trained(options: argparse.Namespace, job: "Job") -> int:
-    from service.training.run import train_classifier, train_reader
+    from ..training.run import train_classifier, train_reader
 
     done = train_reader(job) if options.task == "question-answering" else train_classifier(job)
     print(f"best score {done.score:.4f}; checkpoint in {options.out}, curves in {options.out / 'curves.png'}")
@@ -114,10 +114,10 @@ def _trained(options: argparse.Namespace, job: "Job") -> int:
 
 def _check(options: argparse.Namespace, init: Path) -> None:
     """What --publish would say of its flags when the training is over, said before it."""
-    from service.conversion.checkpoint import read_config
-    from service.conversion.pipeline import windows
-    from service.conversion.shape import read_shape
-    from service.training import splits
+    from ..conversion.checkpoint import read_config
+    from ..conversion.pipeline import windows
+    from ..conversion.shape import read_shape
+    from ..training import splits
 
     check_publishing(options.publish, options)
     longest = read_shape(*read_config(init)).max_position_embeddings
@@ -129,8 +129,8 @@ def _check(options: argparse.Namespace, init: Path) -> None:
 
 
 def _job(options: argparse.Namespace, init: Path, teacher: Path | None) -> "Job":
-    from service.training.augment import Augmentation
-    from service.training.run import Job
+    from ..training.augment import Augmentation
+    from ..training.run import Job
 
     return Job(
         init=init,
@@ -172,7 +172,7 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
 def _pretrain(options: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from service.training.pretrain import Plan, pretrain
+    from ..training.pretrain import Plan, pretrain
 
     recipe = replace(_recipe(options), steps=options.steps)
     with preparing() as prepared:
@@ -196,13 +196,13 @@ def _pretrain(options: argparse.Namespace) -> int:
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE[:K/N]", help="labelled texts")
     parser.add_argument("--hold-out", type=_above_zero, default=0.2, help="share of dev and test together [0.2]")
-    parser.add_argument("--seed", type=int, default=13, help="[13]")
+    parser.add_argument("--seed", type=int, default=13, help="of the random numbers [13]")
     parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
     parser.set_defaults(run=_split)
 
 
 def _split(options: argparse.Namespace) -> int:
-    from service.training import splits
+    from ..training import splits
 
     parts = splits.hold_out_rows(splits.labelled(options.source), options.hold_out, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)

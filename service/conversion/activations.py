@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from service.conversion.builder import MICROSOFT, Graph
-from service.conversion.shape import EXACT_GELU, OTHERS
+from .builder import MICROSOFT, Graph
+from .shape import EXACT_GELU, OTHERS
 
 
 def _sigmoid_times(graph: Graph, x: str, scale: float = 1.0) -> str:

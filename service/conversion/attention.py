@@ -9,9 +9,9 @@ those keep their weights to themselves.  A row of ``weights`` says where a token
 import onnx
 from onnx import TensorProto, helper
 
-from service.conversion.builder import CPU, Graph
-from service.conversion.graph import Network, after_attention, group_ranges, hidden_info, model_of, one_group
-from service.conversion.shape import Shape
+from .builder import CPU, Graph
+from .graph import Network, after_attention, group_ranges, hidden_info, model_of, one_group
+from .shape import Shape
 
 FILE = "attention.onnx"
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import onnx
 from onnx import TensorProto, helper
 
-from service.conversion.weights import WeightFile
+from .weights import WeightFile
 
 MICROSOFT = "com.microsoft"
 Device = Literal["cpu", "cuda"]

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import torch
 
-from service.conversion import tensorflow
-from service.conversion.files import locate, read_json, read_weights, weights_file
-from service.conversion.shape import Shape, read_shape
-from service.conversion.tokenizer_checks import check_tokenizer
-from service.conversion.vocabulary import FRAME, TokenizerFiles, tokenizer_json
-from service.conversion.weight_checks import check_weights
-from service.errors import CheckpointError
+from ..conversion import tensorflow
+from ..errors import CheckpointError
+from .files import locate, read_json, read_weights, weights_file
+from .shape import Shape, read_shape
+from .tokenizer_checks import check_tokenizer
+from .vocabulary import FRAME, TokenizerFiles, tokenizer_json
+from .weight_checks import check_weights
 
 Task = Literal["text-classification", "question-answering"]
 TASKS: dict[str, Task] = {

@@ -17,10 +17,10 @@ import tokenizers
 import torch
 from safetensors.torch import save_file
 
-from service.conversion.weights import FILE, LINEAR, NORM
-from service.errors import CheckpointError
-from service.repository.manifest import Manifest
-from service.repository.store import check_files, read_manifest, staging
+from ..errors import CheckpointError
+from ..repository.manifest import Manifest
+from ..repository.store import check_files, read_manifest, staging
+from .weights import FILE, LINEAR, NORM
 
 Array = npt.NDArray[Any]
 CLASSES = {

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from service.conversion.checkpoint import Checkpoint, read_checkpoint
-from service.conversion.export import bytes_of, export_version, placed, write_config, write_tokenizer
-from service.conversion.files import WANTED, locate
-from service.conversion.padded import INPUTS, Original, compare, exporter, open_original, program, run_torch, write_onnx
-from service.errors import CheckpointError
-from service.repository.store import check_name, find_version
+from ..errors import CheckpointError
+from ..repository.store import check_name, find_version
+from .checkpoint import Checkpoint, read_checkpoint
+from .export import bytes_of, export_version, placed, write_config, write_tokenizer
+from .files import WANTED, locate
+from .padded import INPUTS, Original, compare, exporter, open_original, program, run_torch, write_onnx
 
 TRITON = """\
 # Triton pads nothing: it batches requests of the same length, so let clients pad to a few lengths.

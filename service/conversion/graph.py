@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
-from service.conversion.activations import activated
-from service.conversion.builder import CPU, MICROSOFT, Graph, Target
-from service.conversion.shape import Shape
-from service.conversion.weights import WeightFile
+from .activations import activated
+from .builder import CPU, MICROSOFT, Graph, Target
+from .shape import Shape
+from .weights import WeightFile
 
 PARTS = ("embed", "layers", "head")
 _OPSETS = {"cpu": 21, "cuda": 20}  # 21 has QuantizeLinear with a scale a row

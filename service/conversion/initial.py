@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from service.conversion.checkpoint import read_config, read_named_weights
-from service.conversion.export import write_json, write_tokenizer
-from service.conversion.files import locate
-from service.conversion.shape import read_shape
-from service.conversion.tokenizer_checks import check_tokenizer
-from service.conversion.vocabulary import FRAME, TokenizerFiles, tokenizer_json
-from service.conversion.weight_checks import check_weights
+from .checkpoint import read_config, read_named_weights
+from .export import write_json, write_tokenizer
+from .files import locate
+from .shape import read_shape
+from .tokenizer_checks import check_tokenizer
+from .vocabulary import FRAME, TokenizerFiles, tokenizer_json
+from .weight_checks import check_weights
 
 BODY = ("embeddings.", "encoder.", "pooler.")
 # What transformers would return, and a type of problem that it refuses for one label: training says its own.

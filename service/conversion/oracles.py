@@ -15,10 +15,10 @@ import sentencepiece
 import tokenizers
 import transformers
 
-from service.conversion.sentencepiece import Preparation
-from service.conversion.vocabulary import TokenizerFiles
-from service.errors import ParityError
-from service.tasks.text import Tokenizer
+from ..errors import ParityError
+from ..tasks.text import Tokenizer
+from .sentencepiece import Preparation
+from .vocabulary import TokenizerFiles
 
 Ids = Callable[[str], Sequence[int]]
 

@@ -22,10 +22,10 @@ import transformers
 from onnx_ir.passes import common
 from torch import Tensor
 
-from service.conversion.checkpoint import Checkpoint
-from service.conversion.files import first_line
-from service.errors import CheckpointError, ParityError, ServiceError
-from service.runtime.providers import choose
+from ..errors import CheckpointError, ParityError, ServiceError
+from ..runtime.providers import choose
+from .checkpoint import Checkpoint
+from .files import first_line
 
 Array = npt.NDArray[Any]
 Run = Callable[[dict[str, Array]], list[Array]]  # one padded batch by the names of its inputs -> its outputs

@@ -9,19 +9,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service import __version__
-from service.conversion.attention import FILE as ATTENTION, build_attention
-from service.conversion.builder import CPU, CUDA, Device
-from service.conversion.checkpoint import Checkpoint, read_checkpoint
-from service.conversion.graph import Network
-from service.conversion.precision import Gate, check_wish, lowered, staged_engine, write_graph, write_graphs
-from service.conversion.verify import verify
-from service.conversion.weights import WeightFile, serving_arrays
-from service.errors import CheckpointError
-from service.repository.manifest import Graphs, Manifest, TokenizerFacts
-from service.repository.store import check_files, publish, read_manifest, sha256, staging
-from service.runtime.providers import choose
-from service.serving.engine import Engine
+from .. import __version__
+from ..errors import CheckpointError
+from ..repository.manifest import Graphs, Manifest, TokenizerFacts
+from ..repository.store import check_files, publish, read_manifest, sha256, staging
+from ..runtime.providers import choose
+from ..serving.engine import Engine
+from .attention import FILE as ATTENTION, build_attention
+from .builder import CPU, CUDA, Device
+from .checkpoint import Checkpoint, read_checkpoint
+from .graph import Network
+from .precision import Gate, check_wish, lowered, staged_engine, write_graph, write_graphs
+from .verify import verify
+from .weights import WeightFile, serving_arrays
 
 SHORTEST, SHORTEST_READING = 8, 32  # tokens of a window: a question and a document must find room
 Measure = Callable[[Engine], dict[str, Any]]

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from service.conversion.builder import CPU, LAYER_MATRICES, Target, WeightBits
-from service.conversion.graph import PARTS, Network, build
-from service.errors import CheckpointError, QualityError
-from service.repository.manifest import Graphs, Manifest
-from service.repository.store import read_files, sha256
-from service.runtime.processor import current
-from service.runtime.providers import Device, choose
-from service.serving.engine import Engine
-from service.serving.loading import assemble, choose_precision, make_attention, make_model, make_task
-from service.types import Sequence
+from ..errors import CheckpointError, QualityError
+from ..repository.manifest import Graphs, Manifest
+from ..repository.store import read_files, sha256
+from ..runtime.processor import current
+from ..runtime.providers import Device, choose
+from ..serving.engine import Engine
+from ..serving.loading import assemble, choose_precision, make_attention, make_model, make_task
+from ..types import Sequence
+from .builder import CPU, LAYER_MATRICES, Target, WeightBits
+from .graph import PARTS, Network, build
 
 BITS: tuple[WeightBits, ...] = (7, 8)
 INT8 = tuple(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from service.errors import CheckpointError
+from ..errors import CheckpointError
 
 EXACT_GELU = ("gelu", "gelu_python")
 TANH_GELU = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate")  # one function, written in four ways

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from service.conversion.files import check_whole, read_bytes
-from service.errors import CheckpointError
+from ..errors import CheckpointError
+from .files import check_whole, read_bytes
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER = 48  # bytes: two block handles, padding, the magic number

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.conversion.files import INDEX, WEIGHTS, check_whole, read_json
-from service.conversion.tensor_bundle import Array, read_index
-from service.errors import CheckpointError
+from ..errors import CheckpointError
+from .files import INDEX, WEIGHTS, check_whole, read_json
+from .tensor_bundle import Array, read_index
 
 H5 = "tf_model.h5"
 PARAMETERS = {"kernel": "weight", "gamma": "weight", "embeddings": "weight", "beta": "bias"}
@@ -193,7 +193,7 @@ def _datasets(path: Path) -> dict[str, Array]:
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:
-        raise CheckpointError(f"{path}: reading it takes h5py: run pip install h5py") from error
+        raise CheckpointError(f"{path}: reading it takes h5py, which is in the extra 'convert'") from error
     found: dict[str, Array] = {}
     try:
         with h5py.File(path, "r") as file:

@@ -6,9 +6,9 @@ from typing import Any
 
 import tokenizers
 
-from service.conversion.sentencepiece import read_model
-from service.conversion.vocabulary import CONFIGS, FRAME, TokenizerFiles, read_word_pieces, token_text
-from service.errors import CheckpointError
+from ..errors import CheckpointError
+from .sentencepiece import read_model
+from .vocabulary import CONFIGS, FRAME, TokenizerFiles, read_word_pieces, token_text
 
 ACCENTED, CHINESE = "résumé", "中文"
 

@@ -13,15 +13,15 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from service.conversion.checkpoint import Checkpoint
-from service.conversion.oracles import compare_ids
-from service.conversion.texts import inputs, pairs
-from service.errors import ParityError
-from service.serving.attention import attention_by_layer
-from service.serving.engine import Engine
-from service.tasks.classification import Classification
-from service.tasks.question_answering import EncodedQuestion, QuestionAnswering
-from service.types import Floats, Sequence
+from ..errors import ParityError
+from ..serving.attention import attention_by_layer
+from ..serving.engine import Engine
+from ..tasks.classification import Classification
+from ..tasks.question_answering import EncodedQuestion, QuestionAnswering
+from ..types import Floats, Sequence
+from .checkpoint import Checkpoint
+from .oracles import compare_ids
+from .texts import inputs, pairs
 
 # Largest difference of a logit, as a share of the largest logit of its row (or of 1).  Float32 sums in another order;
 # float16 on a GPU rounds every layer's output to eleven bits.

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
-from service.conversion.files import check_whole, read_bytes, read_json
-from service.conversion.sentencepiece import Preparation, sentencepiece_json, with_added_tokens
-from service.conversion.tensorflow import vocabulary_file
-from service.errors import CheckpointError
+from ..errors import CheckpointError
+from .files import check_whole, read_bytes, read_json
+from .sentencepiece import Preparation, sentencepiece_json, with_added_tokens
+from .tensorflow import vocabulary_file
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of word pieces
 FRAME = {"cls_token": "[CLS]", "sep_token": "[SEP]"}

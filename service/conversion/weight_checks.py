@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from service.conversion.shape import Shape
-from service.errors import CheckpointError
+from ..errors import CheckpointError
+from .shape import Shape
 
 GROUPS = "encoder.albert_layer_groups."
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from service.conversion.checkpoint import HEADS, Checkpoint
+from .checkpoint import HEADS, Checkpoint
 
 FILE = "weights.bin"
 ALIGNMENT = 64  # bytes: lets the runtime map the file and use the tensors where they lie

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.types import Floats
+from ..types import Floats
 
 # A box is left, top, right, bottom, as shares of the page from its upper left corner, as the page is shown.
 Box = tuple[float, float, float, float]

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from service.documents.frames import HEAD, Frame, packed, unpacked
-from service.documents.places import ReadDocument
-from service.errors import DeadlineExceeded, InvalidRequest, QueueFull, ServiceError, TooLarge, Unavailable
+from ..errors import DeadlineExceeded, InvalidRequest, QueueFull, ServiceError, TooLarge, Unavailable
+from .frames import HEAD, Frame, packed, unpacked
+from .places import ReadDocument
 
 log = logging.getLogger(__name__)
 MOST_WAITING = 16  # files, the one that is read included
 ENDING_SECONDS = 2.0  # for a process that closed its pipes to be gone
 IDLE_SECONDS = 120.0  # then the process goes: with its models for OCR it holds some hundred MiB
 MISSING = (
-    "this service reads no PDF files and no pictures: its host can have it with pip install 'albert-serve[documents]'"
+    "this service reads no PDF files and no pictures: its host can have it with the extra 'documents' of albert-serve"
 )
 
 
@@ -143,7 +143,7 @@ class DocumentReader:
             self._idle.cancel()
         if self._process is None or self._process.returncode is not None:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "service.documents.worker", str(self._memory),
+                sys.executable, "-m", f"{__package__}.worker", str(self._memory),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=2**20, start_new_session=True,
             )  # fmt: skip
         return self._process

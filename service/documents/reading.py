@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.documents.places import ReadDocument
-from service.errors import InvalidRequest, TooLarge
-from service.types import Floats
+from ..errors import InvalidRequest, TooLarge
+from ..types import Floats
+from .places import ReadDocument
 
 PICTURES = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MOST_PIXELS = 50_000_000  # of a picture: 8.5 thousand pixels a side

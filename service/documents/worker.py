@@ -10,9 +10,9 @@ import signal
 import sys
 from typing import Any
 
-from service.documents.frames import HEAD, packed, unpacked
-from service.documents.reading import Limits, picture, read
-from service.errors import ServiceError, TooLarge
+from ..errors import ServiceError, TooLarge
+from .frames import HEAD, packed, unpacked
+from .reading import Limits, picture, read
 
 NICE = 10
 MOST_KEPT = 900 * 1024  # KiB of memory at the peak: OCR of usual pages takes some 600 MiB

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from service.errors import RepositoryError
-from service.repository.manifest import Manifest
+from ..errors import RepositoryError
+from .manifest import Manifest
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 16 * 2**20  # bytes

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from service.runtime.providers import Device
-from service.runtime.session import open_session, translated
-from service.types import Floats
+from ..types import Floats
+from .providers import Device
+from .session import open_session, translated
 
 
 class AttentionModel:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.types import Ints, Sequence
+from ..types import Ints, Sequence
 
 Values = npt.NDArray[Any]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import DeviceError
+from ..errors import UsageError
 
 FEATURES = ("vnni", "bfloat16")
 # As the kernel names them, on x86 and on ARM: any of a group is enough.
@@ -59,7 +59,7 @@ def assume(features: str) -> None:
         return
     names = set() if features == "none" else set(features.split(","))
     if not names <= set(FEATURES):
-        raise DeviceError(f"cpu_features is {features!r}; wanted auto, none, or some of {', '.join(FEATURES)}")
+        raise UsageError(f"cpu_features is {features!r}; wanted auto, none, or some of {', '.join(FEATURES)}")
     _assumed = Processor(detect().cores, vnni="vnni" in names, bfloat16="bfloat16" in names)
 
 

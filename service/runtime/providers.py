@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
-from service.errors import DeviceError
-from service.runtime.processor import current
+from ..errors import DeviceError, UsageError
+from .processor import current
 
 log = logging.getLogger(__name__)
 RUNTIME_VERSION: str = ort.__version__
@@ -38,11 +38,11 @@ def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
     """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     ``threads`` of the CPU, 0 for all cores; ``memory_limit`` in bytes for the CUDA arena, 0 for none.
-    DeviceError where a named device does not work, saying what is missing.
+    DeviceError where a named device does not work, saying what is missing; UsageError where there is none of the name.
     """
     kind, _, number = wanted.partition(":")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", wanted):
-        raise DeviceError(f"device is {wanted!r}; wanted auto, cpu, cuda or cuda:N")
+        raise UsageError(f"device is {wanted!r}; wanted auto, cpu, cuda or cuda:N")
     _share_threads(threads or current().cores)
     if kind == "cpu":
         return Device("cpu", reason="asked for")

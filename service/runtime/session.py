@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
-from service.runtime.packing import Pack
-from service.runtime.providers import Device
-from service.types import Floats, Sequence
+from ..errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
+from ..types import Floats, Sequence
+from .packing import Pack
+from .providers import Device
 
 # As the CPU's allocator, the CUDA arena with and without a limit, cuBLAS and cuDNN word it.
 OUT_OF_MEMORY = re.compile(

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.errors import DeadlineExceeded, QueueFull
-from service.serving.demand import Demand
-from service.serving.returns import Returns
+from ..errors import DeadlineExceeded, QueueFull
+from .demand import Demand
+from .returns import Returns
 
 TRUST_LOST, TRUST_GAINED, LEAST_TRUST = 0.85, 0.02, 0.5  # what a broken promise takes, what a second gives back
 CUT_SECONDS = 3.0  # between two cuts: one slow moment breaks many promises

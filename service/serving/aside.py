@@ -10,10 +10,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from service.errors import QueueFull
-from service.serving.admission import late
-from service.serving.depths import InDeviceThread
-from service.serving.device_loop import DeviceLoop
+from ..errors import QueueFull
+from .admission import late
+from .depths import InDeviceThread
+from .device_loop import DeviceLoop
 
 T = TypeVar("T")
 THREADS = 2

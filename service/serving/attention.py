@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from service.runtime.attention import AttentionModel
-from service.runtime.session import Model
-from service.serving.depths import InDeviceThread
-from service.types import Floats, Sequence
+from ..runtime.attention import AttentionModel
+from ..runtime.session import Model
+from ..types import Floats, Sequence
+from .depths import InDeviceThread
 
 
 def attention_by_layer(model: Model, attention: AttentionModel, row: Sequence, run: InDeviceThread) -> Iterator[Floats]:

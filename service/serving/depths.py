@@ -7,8 +7,8 @@ head that was taught at the last depth alone says little before it; ``train --ex
 from collections.abc import Callable, Sequence as Seq
 from typing import Any, Protocol
 
-from service.runtime.session import Hidden, Model
-from service.types import Floats, Sequence
+from ..runtime.session import Hidden, Model
+from ..types import Floats, Sequence
 
 
 class InDeviceThread(Protocol):

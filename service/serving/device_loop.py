@@ -16,16 +16,16 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from service.errors import DeviceLost, ServiceError, Unavailable
-from service.logs import log_for_request
-from service.metrics import Metrics
-from service.serving.admission import Admission, late
-from service.serving.isolation import regrow, run_isolating_failures
-from service.serving.pending import Outcome, PendingSequence
-from service.serving.queue import Queue
-from service.serving.scheduler import Policy
-from service.serving.step_metrics import Step, count_step
-from service.serving.stepping import Progress
+from ..errors import DeviceLost, ServiceError, Unavailable
+from ..logs import log_for_request
+from ..metrics import Metrics
+from .admission import Admission, late
+from .isolation import regrow, run_isolating_failures
+from .pending import Outcome, PendingSequence
+from .queue import Queue
+from .scheduler import Policy
+from .step_metrics import Step, count_step
+from .stepping import Progress
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

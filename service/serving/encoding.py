@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
-from service.errors import QueueFull
-from service.serving.admission import late
+from ..errors import QueueFull
+from .admission import late
 
 P = ParamSpec("P")
 T = TypeVar("T")

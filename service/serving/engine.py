@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from service.repository.manifest import Manifest
-from service.runtime.attention import AttentionModel
-from service.runtime.session import Model
-from service.serving.cost import CostModel
-from service.serving.stepping import Progress, Stepping, Stop, advance, never
-from service.tasks.classification import Classification
-from service.tasks.question_answering import QuestionAnswering
-from service.types import Floats, ModelRef, Sequence
+from ..repository.manifest import Manifest
+from ..runtime.attention import AttentionModel
+from ..runtime.session import Model
+from ..tasks.classification import Classification
+from ..tasks.question_answering import QuestionAnswering
+from ..types import Floats, ModelRef, Sequence
+from .cost import CostModel
+from .stepping import Progress, Stepping, Stop, advance, never
 
 Task = Classification | QuestionAnswering
 PROBE_TOKENS = 8

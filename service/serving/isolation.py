@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.errors import DeviceLost, InferenceFailed, OutOfMemory, ServiceError
-from service.serving.pending import Runner
-from service.serving.stepping import Progress, Stop
+from ..errors import DeviceLost, InferenceFailed, OutOfMemory, ServiceError
+from .pending import Runner
+from .stepping import Progress, Stop
 
 log = logging.getLogger(__name__)
 FULL = 0.75  # of a budget: a step of less says nothing of whether more would fit

@@ -10,22 +10,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from service.errors import DeviceError, InvalidRequest
-from service.repository.manifest import Graphs, Manifest
-from service.repository.store import read_files, read_manifest
-from service.runtime.attention import AttentionModel
-from service.runtime.memory import give_back
-from service.runtime.processor import current
-from service.runtime.providers import Device
-from service.runtime.session import Model
-from service.serving.engine import Engine, Task
-from service.serving.stepping import Stepping
-from service.serving.warmup import as_fast, measure_budget, measure_layers
-from service.tasks.classification import Classification
-from service.tasks.confidence import Confidence
-from service.tasks.exits import ExitPolicy
-from service.tasks.question_answering import QuestionAnswering
-from service.tasks.text import Tokenizer
+from ..errors import DeviceError, InvalidRequest
+from ..repository.manifest import Graphs, Manifest
+from ..repository.store import read_files, read_manifest
+from ..runtime.attention import AttentionModel
+from ..runtime.memory import give_back
+from ..runtime.processor import current
+from ..runtime.providers import Device
+from ..runtime.session import Model
+from ..tasks.classification import Classification
+from ..tasks.confidence import Confidence
+from ..tasks.exits import ExitPolicy
+from ..tasks.question_answering import QuestionAnswering
+from ..tasks.text import Tokenizer
+from .engine import Engine, Task
+from .stepping import Stepping
+from .warmup import as_fast, measure_budget, measure_layers
 
 log = logging.getLogger(__name__)
 Files = Mapping[str, bytes]

@@ -5,11 +5,11 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from service.errors import InferenceFailed, ServiceError
-from service.serving.admission import Reservation
-from service.serving.cost import CostModel
-from service.serving.stepping import Progress, Stepping, Stop
-from service.types import Floats, ModelRef, Priority, Timings
+from ..errors import InferenceFailed, ServiceError
+from ..types import Floats, ModelRef, Priority, Timings
+from .admission import Reservation
+from .cost import CostModel
+from .stepping import Progress, Stepping, Stop
 
 Outcome = Floats | ServiceError
 

@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence as Seq
 from dataclasses import dataclass, field
 
-from service.serving.admission import Admission
-from service.serving.pending import PendingRequest, PendingSequence, Runner
-from service.serving.scheduler import BatchLimits, Policy, Scheduler
-from service.serving.stepping import Progress
-from service.types import ModelRef, Priority, Sequence
+from ..types import ModelRef, Priority, Sequence
+from .admission import Admission
+from .pending import PendingRequest, PendingSequence, Runner
+from .scheduler import BatchLimits, Policy, Scheduler
+from .stepping import Progress
 
 URGENT = 0.05  # of what is promised may be lost before the earliest deadline goes first
 URGENT_SECONDS = 0.1

@@ -11,9 +11,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from service.errors import DeviceLost, RepositoryError
-from service.serving.device_loop import DeviceLoop, Running
-from service.serving.pending import Runner
+from ..errors import DeviceLost, RepositoryError
+from .device_loop import DeviceLoop, Running
+from .pending import Runner
 
 log = logging.getLogger(__name__)
 TICK = 0.1  # seconds

@@ -9,12 +9,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.errors import ModelNotFound, RepositoryError, ServiceError, Unavailable, WrongTask
-from service.metrics import Metrics
-from service.repository.store import Fingerprint, Listing, fingerprint, look
-from service.runtime.memory import give_back
-from service.serving.engine import Engine
-from service.types import ModelRef
+from ..errors import ModelNotFound, RepositoryError, ServiceError, Unavailable, WrongTask
+from ..metrics import Metrics
+from ..repository.store import Fingerprint, Listing, fingerprint, look
+from ..runtime.memory import give_back
+from ..types import ModelRef
+from .engine import Engine
 
 log = logging.getLogger(__name__)
 Loader = Callable[[Path], Engine]

@@ -19,8 +19,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence as Seq
 from dataclasses import dataclass, field
 
-from service.serving.pending import PendingSequence
-from service.types import ModelRef, Priority
+from ..types import ModelRef, Priority
+from .pending import PendingSequence
 
 LOOK_AHEAD = 64  # sequences too long for what is left of a budget that are passed over while it is filled
 UNDERFILLED = 0.25  # a step of up to this share of its budget runs faster with more in it

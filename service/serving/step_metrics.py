@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
-from service.errors import ServiceError
-from service.metrics import Metrics
-from service.serving.pending import PendingSequence, Runner
-from service.serving.stepping import Progress
+from ..errors import ServiceError
+from ..metrics import Metrics
+from .pending import PendingSequence, Runner
+from .stepping import Progress
 
 
 @dataclass(frozen=True, slots=True)

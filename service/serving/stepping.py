@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, replace
 from typing import Any
 
-from service.runtime.packing import Pack
-from service.runtime.session import Hidden, Model
-from service.tasks.exits import ExitPolicy, ExitSignal, exit_signals
-from service.types import Floats, Sequence
+from ..runtime.packing import Pack
+from ..runtime.session import Hidden, Model
+from ..tasks.exits import ExitPolicy, ExitSignal, exit_signals
+from ..types import Floats, Sequence
 
 Stop = Callable[[], bool]
 

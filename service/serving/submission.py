@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Sequence as Seq
 
-from service.errors import QueueFull, TooLarge, Unavailable
-from service.logs import request_id
-from service.serving.admission import Reservation, late
-from service.serving.device_loop import DeviceLoop
-from service.serving.pending import Outcome, PendingRequest, Runner
-from service.serving.queue import estimate
-from service.types import Priority, Sequence, Timings
+from ..errors import QueueFull, TooLarge, Unavailable
+from ..logs import request_id
+from ..types import Priority, Sequence, Timings
+from .admission import Reservation, late
+from .device_loop import DeviceLoop
+from .pending import Outcome, PendingRequest, Runner
+from .queue import estimate
 
 PART = 64  # sequences that are queued before the event loop gets its turn
 

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from service.errors import OutOfMemory
-from service.runtime.providers import Device
-from service.serving.cost import KNOWN, CostModel
-from service.serving.stepping import Stepping
-from service.types import Sequence
+from ..errors import OutOfMemory
+from ..runtime.providers import Device
+from ..types import Sequence
+from .cost import KNOWN, CostModel
+from .stepping import Stepping
 
 Clock = Callable[[], float]
 Run = Callable[[Callable[[], Any]], Any]

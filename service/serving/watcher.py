@@ -5,8 +5,8 @@ import contextlib
 import logging
 from contextlib import AbstractAsyncContextManager
 
-from service.background import background
-from service.serving.registry import Registry
+from ..background import background
+from .registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.errors import InvalidRequest
-from service.tasks.occlusion import Part, touches
-from service.tasks.text import Tokenizer
-from service.types import Floats
+from ..errors import InvalidRequest
+from ..types import Floats
+from .occlusion import Part, touches
+from .text import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InvalidRequest, TextTooLong
-from service.tasks.text import Tokenizer, cut_pair
-from service.types import Floats, Ints, Sequence
+from ..errors import InvalidRequest, TextTooLong
+from ..types import Floats, Ints, Sequence
+from .text import Tokenizer, cut_pair
 
 Activation = Literal["softmax", "sigmoid", "none"]
 LongText = Literal["truncate", "windows", "error"]

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from service.types import Floats
+from ..types import Floats
 
 Kind = Literal["confidence", "window"]
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from service.errors import InvalidRequest, ServiceError
-from service.tasks.classification import Classification, EncodedText
-from service.tasks.occlusion import Part, neighbours, shifted, touches, without, words
-from service.tasks.question_answering import Answer, EncodedQuestion, QuestionAnswering
-from service.types import Floats, Sequence
+from ..errors import InvalidRequest, ServiceError
+from ..types import Floats, Sequence
+from .classification import Classification, EncodedText
+from .occlusion import Part, neighbours, shifted, touches, without, words
+from .question_answering import Answer, EncodedQuestion, QuestionAnswering
 
 Encoded = EncodedText | EncodedQuestion
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence as Seq
 from dataclasses import dataclass
 from itertools import pairwise
 
-from service.tasks.text import EAST
+from .text import EAST
 
 WORD = re.compile(rf"[{EAST}]|[^\W{EAST}]+(?:['\u2019-][^\W{EAST}]+)*|[^\w\s]+")
 

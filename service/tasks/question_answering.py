@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import InvalidRequest, TextTooLong
-from service.tasks.confidence import Confidence
-from service.tasks.text import Tokenizer, Tokens
-from service.types import Floats, Sequence
+from ..errors import InvalidRequest, TextTooLong
+from ..types import Floats, Sequence
+from .confidence import Confidence
+from .text import Tokenizer, Tokens
 
 # One document's logits by (tokens in the span - 1, first token).  Single precision: nothing in a request is larger.
 Spans = npt.NDArray[np.float32]

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from service.errors import InvalidRequest
-from service.types import Ints, Sequence
+from ..errors import InvalidRequest
+from ..types import Ints, Sequence
 
 Definition = dict[str, Any]  # tokenizer.json
 # Of a regular expression: Han, Hiragana and Katakana, which are written without spaces between words.

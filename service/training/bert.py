@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import AlbertConfig, AlbertModel
 
-from service.errors import CheckpointError
+from ..errors import CheckpointError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from service.errors import DataError
-from service.serving.engine import Engine
-from service.tasks.classification import Classification, Doubles, activate, mean_of_windows
-from service.training import splits
-from service.training.datasets import Labelled
-from service.training.golden_section import least, least_scale
-from service.training.predictors import classification, encode_texts, reader, run_each
-from service.training.reader_calibration import calibrate_reader
-from service.training.scores import calibration_error, reliability
+from ..errors import DataError
+from ..serving.engine import Engine
+from ..tasks.classification import Classification, Doubles, activate, mean_of_windows
+from ..training import splits
+from .datasets import Labelled
+from .golden_section import least, least_scale
+from .predictors import classification, encode_texts, reader, run_each
+from .reader_calibration import calibrate_reader
+from .scores import calibration_error, reliability
 
 LEAST, MOST = 0.2, 10.0  # temperatures looked at
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from service.errors import DataError
-from service.training import splits
-from service.training.datasets import Question
+from ..errors import DataError
+from ..training import splits
+from .datasets import Question
 
 
 def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> None:

@@ -16,9 +16,9 @@ import tokenizers
 from tqdm import tqdm
 from transformers import AlbertTokenizer
 
-from service.errors import DataError
-from service.training.datasets import read_lines
-from service.types import Ints
+from ..errors import DataError
+from ..types import Ints
+from .datasets import read_lines
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 LOOKED_AT = 1000  # lines

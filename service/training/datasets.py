@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from service.errors import DataError
+from ..errors import DataError
 
 csv.field_size_limit(2**24)  # characters; Python's own limit, 131,072, is less than a long document
 

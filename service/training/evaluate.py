@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from service.errors import DataError
-from service.training import pictures, splits
-from service.training.augment import with_typos
-from service.training.datasets import Labelled, Question
-from service.training.predictors import Predictor, Reply, Scored
-from service.training.scores import (
+from ..errors import DataError
+from ..training import pictures, splits
+from .augment import with_typos
+from .datasets import Labelled, Question
+from .predictors import Predictor, Reply, Scored
+from .scores import (
     Bin,
     accuracy,
     calibration_error,

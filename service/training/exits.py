@@ -7,13 +7,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from service.errors import DataError, QualityError
-from service.serving.engine import Engine
-from service.tasks.classification import Classification
-from service.tasks.exits import ExitPolicy, ExitSignal, exit_signal
-from service.training import splits
-from service.training.pictures import draw_exits
-from service.training.predictors import (
+from ..errors import DataError, QualityError
+from ..serving.engine import Engine
+from ..tasks.classification import Classification
+from ..tasks.exits import ExitPolicy, ExitSignal, exit_signal
+from ..training import splits
+from ..types import Floats, Sequence
+from .pictures import draw_exits
+from .predictors import (
     classification,
     encode_questions,
     encode_texts,
@@ -21,8 +22,7 @@ from service.training.predictors import (
     steps,
     take,
 )
-from service.training.scores import token_f1
-from service.types import Floats, Sequence
+from .scores import token_f1
 
 GATE = 0.5  # points of the score that an early exit may cost
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from service.errors import DataError
-from service.tasks.text import Tokenizer, Tokens, cut_pair
-from service.training.datasets import Labelled, Question
-from service.types import Ints
+from ..errors import DataError
+from ..tasks.text import Tokenizer, Tokens, cut_pair
+from ..types import Ints
+from .datasets import Labelled, Question
 
 MAX_QUESTION = 64  # tokens, as the pipelines have always cut it
 

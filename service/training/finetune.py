@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from service.errors import DataError, TrainingError
-from service.training.features import Batch
-from service.training.precision import mixed_precision
-from service.training.states import Progress, State, restore, save
-from service.training.stopping import Stop
+from ..errors import DataError, TrainingError
+from .features import Batch
+from .precision import mixed_precision
+from .states import Progress, State, restore, save
+from .stopping import Stop
 
 Say = Callable[[str], None]
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import AlbertForQuestionAnswering
 
-from service.training.features import Batch, Feature, batches
-from service.training.precision import mixed_precision
-from service.training.scores import accuracy, macro_f1
+from .features import Batch, Feature, batches
+from .precision import mixed_precision
+from .scores import accuracy, macro_f1
 
 Student: TypeAlias = Any  # AlbertForSequenceClassification | AlbertForQuestionAnswering, which mypy does not see
 NOWHERE = -1e4  # a logit that padding gets: no candidate for an answer

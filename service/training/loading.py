@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AlbertConfig
 
-from service.errors import CheckpointError
+from ..errors import CheckpointError
 
 # Checkpoints may lie in half precision; they are trained in single, and only multiplied in half.
 SETTINGS: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": "sdpa"}

@@ -9,9 +9,9 @@ import numpy.typing as npt
 import tokenizers
 import torch
 
-from service.errors import DataError
-from service.training.features import Batch
-from service.types import Ints
+from ..errors import DataError
+from ..types import Ints
+from .features import Batch
 
 NO_TARGET = -100  # what torch's cross entropy leaves out
 

@@ -11,9 +11,9 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from service.errors import TrainingError
-from service.training.pictures import draw_curves
-from service.training.states import Progress
+from ..errors import TrainingError
+from .pictures import draw_curves
+from .states import Progress
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 

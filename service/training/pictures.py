@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # no screen is wanted
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from service.training.scores import Bin
+from .scores import Bin
 
 INK, ACCENT, PALE = "#1b2a41", "#d1495b", "#8d99ae"
 

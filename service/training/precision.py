@@ -2,7 +2,7 @@
 
 import torch
 
-from service.runtime.processor import current
+from ..runtime.processor import current
 
 
 def device() -> torch.device:

@@ -10,12 +10,12 @@ from albert_client import Client, Failure, Refused, Unanswered
 from albert_client.bodies import Text
 from tqdm import tqdm
 
-from service.errors import DataError, InvalidRequest
-from service.serving.engine import Engine
-from service.tasks.classification import Classification, EncodedText
-from service.tasks.question_answering import EncodedQuestion, QuestionAnswering
-from service.training.datasets import Labelled, Question
-from service.types import Floats, Sequence
+from ..errors import DataError, InvalidRequest
+from ..serving.engine import Engine
+from ..tasks.classification import Classification, EncodedText
+from ..tasks.question_answering import EncodedQuestion, QuestionAnswering
+from ..types import Floats, Sequence
+from .datasets import Labelled, Question
 
 T = TypeVar("T")
 DEADLINE = 600.0  # seconds of a request: a measurement waits where a person would not

@@ -15,17 +15,17 @@ from torch import nn
 from torch.nn import functional
 from transformers import AlbertConfig, AlbertForPreTraining
 
-from service.errors import DataError
-from service.training.corpus import SHORTEST, Corpus, train_vocabulary
-from service.training.datasets import Labelled
-from service.training.features import Batch
-from service.training.finetune import Recipe, Run
-from service.training.loading import load, positions_of
-from service.training.masking import NO_TARGET, MaskedBatch, Special, masked_batch
-from service.training.output import copy_tokenizer, identity, weight_files, write_checkpoint
-from service.training.precision import device, mixed_precision
-from service.training.splits import write_rows
-from service.types import Ints
+from ..errors import DataError
+from ..types import Ints
+from .corpus import SHORTEST, Corpus, train_vocabulary
+from .datasets import Labelled
+from .features import Batch
+from .finetune import Recipe, Run
+from .loading import load, positions_of
+from .masking import NO_TARGET, MaskedBatch, Special, masked_batch
+from .output import copy_tokenizer, identity, weight_files, write_checkpoint
+from .precision import device, mixed_precision
+from .splits import write_rows
 
 T = TypeVar("T")
 AHEAD = 8  # batches that are made while the device works

@@ -15,15 +15,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from service.serving.engine import Engine
-from service.tasks.confidence import Confidence
-from service.tasks.question_answering import QuestionAnswering, Weighed
-from service.training import splits
-from service.training.checked_files import check_both_kinds
-from service.training.datasets import Question
-from service.training.golden_section import least, least_scale
-from service.training.predictors import encode_questions, run_each
-from service.training.scores import calibration_error, exact_match, reliability, token_f1
+from ..serving.engine import Engine
+from ..tasks.confidence import Confidence
+from ..tasks.question_answering import QuestionAnswering, Weighed
+from ..training import splits
+from .checked_files import check_both_kinds
+from .datasets import Question
+from .golden_section import least, least_scale
+from .predictors import encode_questions, run_each
+from .scores import calibration_error, exact_match, reliability, token_f1
 
 # 15 % are promised; articles differ by some points, and those to come are others.
 MOST_LOST = 0.13

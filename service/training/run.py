@@ -12,19 +12,19 @@ from typing import Any
 import torch
 from transformers import AlbertForQuestionAnswering, AlbertForSequenceClassification
 
-from service.errors import CheckpointError, DataError
-from service.tasks.text import Tokenizer
-from service.training import splits
-from service.training.augment import Augmentation
-from service.training.datasets import Labelled
-from service.training.features import Feature, FeatureStream, labelled_features, question_features
-from service.training.finetune import Recipe, Run
-from service.training.learner import Learner, Lessons, Student
-from service.training.loading import load
-from service.training.output import identity, weight_files, write_checkpoint
-from service.training.precision import device
-from service.training.scores import accuracy, macro_f1
-from service.training.unanswerable import unanswerable
+from ..errors import CheckpointError, DataError
+from ..tasks.text import Tokenizer
+from ..training import splits
+from .augment import Augmentation
+from .datasets import Labelled
+from .features import Feature, FeatureStream, labelled_features, question_features
+from .finetune import Recipe, Run
+from .learner import Learner, Lessons, Student
+from .loading import load
+from .output import identity, weight_files, write_checkpoint
+from .precision import device
+from .scores import accuracy, macro_f1
+from .unanswerable import unanswerable
 
 
 @dataclass(frozen=True, slots=True)

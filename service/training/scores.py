@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.tasks.text import EAST
+from ..tasks.text import EAST
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 # A character of Han, Hiragana or Katakana; or a run of others without a space.

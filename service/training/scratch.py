@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from transformers import AlbertConfig, AlbertModel, BertTokenizer
 
-from service.errors import CheckpointError
-from service.training.bert import trimmed_vocabulary, write_tokenizer
-from service.training.pretrain import Shape
+from ..errors import CheckpointError
+from .bert import trimmed_vocabulary, write_tokenizer
+from .pretrain import Shape
 
 
 def from_scratch(word_pieces: Path, texts: Iterable[str], shape: Shape, out: Path, seed: int) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from transformers import AlbertConfig, AlbertModel
 
-from service.errors import CheckpointError
-from service.training.loading import load
-from service.training.output import copy_tokenizer
+from ..errors import CheckpointError
+from .loading import load
+from .output import copy_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

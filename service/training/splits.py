@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from service.errors import DataError
-from service.training.datasets import Labelled, Question, read_labelled, read_questions
+from ..errors import DataError
+from .datasets import Labelled, Question, read_labelled, read_questions
 
 
 def labelled(source: str) -> list[Labelled]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from service.errors import TrainingError
+from ..errors import TrainingError
 
 State = dict[str, Any]
 

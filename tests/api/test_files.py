@@ -91,7 +91,7 @@ async def test_without_the_extra_the_message_says_what_to_install(client: httpx.
 
     app.state.service.files._exchange = missing
     found = await ask(client, file(pdf([LINES])), status=422)
-    assert "pip install 'albert-serve[documents]'" in found["error"]["message"]
+    assert "the extra 'documents'" in found["error"]["message"]
 
 
 async def test_a_file_that_is_read_keeps_nobody_out(client: httpx.AsyncClient, app: FastAPI) -> None:

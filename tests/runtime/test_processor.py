@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import DeviceError
+from service.errors import UsageError
 from service.runtime import processor
 from service.runtime.processor import Processor, assumed, current, detect, usable_cores
 
@@ -83,5 +83,5 @@ def test_features_can_be_assumed_and_given_back() -> None:
 
 @pytest.mark.parametrize("wrong", ["avx", "", "vnni;bfloat16", "None"])
 def test_a_feature_that_is_none_is_refused(wrong: str) -> None:
-    with pytest.raises(DeviceError, match="wanted auto, none"):
+    with pytest.raises(UsageError, match="wanted auto, none"):
         processor.assume(wrong)

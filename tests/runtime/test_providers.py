@@ -5,7 +5,7 @@ from typing import Any
 import onnxruntime as ort
 import pytest
 
-from service.errors import DeviceError
+from service.errors import DeviceError, UsageError
 from service.runtime.providers import choose
 
 CUDA = "CUDAExecutionProvider"
@@ -103,5 +103,5 @@ def test_without_a_limit_the_memory_of_cuda_is_its_own_affair(pretend: Any) -> N
     ["", "gpu", "CUDA", "cuda0", "cuda:x", "cuda:-1", "cuda:1:2", "cuda:²", "cuda:", "cpu:0", "cpu:", "auto:1", " cpu"],
 )
 def test_a_device_that_is_none_is_refused_with_what_there_is(wanted: str) -> None:
-    with pytest.raises(DeviceError, match="wanted auto, cpu, cuda or cuda:N"):
+    with pytest.raises(UsageError, match="wanted auto, cpu, cuda or cuda:N"):
         choose(wanted)
