@@ -8,6 +8,7 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 ├── ModelNotFound            404  no such model or version is loaded
 ├── WrongTask                409  the model is there and does another task
 ├── TooLarge                 413  body, text or list above a configured limit
+├── UnsupportedEncoding      415  the body is compressed in a way that is not read here
 ├── HeadersTooLarge          431  the head of a request above a configured limit
 ├── QueueFull                429  the device has more waiting than it may hold; says when to come back
 ├── Unavailable              503  starting, draining, or the device is down
@@ -27,6 +28,8 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 └── QualityError             500  a lower precision, or an early exit, loses more than its gate allows
 """
 
+from collections.abc import Mapping
+
 
 class ServiceError(Exception):
     """Base of all: ``code`` is stable and for machines, ``message`` is for people."""
@@ -35,9 +38,11 @@ class ServiceError(Exception):
     status = 500
     retry_after: float | None = None
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, headers: Mapping[str, str] | None = None) -> None:
+        """``headers`` of the answer that tells it."""
         super().__init__(message)
         self.message = message
+        self.headers = headers or {}
 
 
 class InvalidRequest(ServiceError):
@@ -72,6 +77,11 @@ class WrongTask(ServiceError):
 class TooLarge(ServiceError):
     code = "too_large"
     status = 413
+
+
+class UnsupportedEncoding(ServiceError):
+    code = "unsupported_encoding"
+    status = 415
 
 
 class HeadersTooLarge(ServiceError):

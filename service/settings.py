@@ -133,6 +133,14 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]], NoDecode] = Field(
         [], description="If any, requests need 'Authorization: Bearer KEY'. Keys without spaces, with commas between."
     )
+    cors_origins: Annotated[list[str], NoDecode] = Field(
+        [], description="Origins whose pages may ask from a browser, such as https://example.org, with commas; * is "
+        "all. None by default.",
+    )  # fmt: skip
+    root_path: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="The path before all routes where a proxy serves this under "
+        "one, such as /albert; whether the proxy takes it off or not.",
+    )  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json for collectors, text for people; auto is text on a terminal, json elsewhere."
@@ -146,7 +154,7 @@ class Settings(BaseSettings):
             raise PydanticCustomError("device", "wanted auto, cpu, cuda or cuda:N")
         return given
 
-    @field_validator("required_models", "api_keys", mode="before")
+    @field_validator("required_models", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         """From a flag or a variable: with commas between, or as a JSON list."""

@@ -17,6 +17,8 @@ from service.settings import PREFIX, Settings, unknown_variables
 # Of every setting a value that is not its default, as text and as it is read.
 OTHER: dict[str, tuple[str, Any]] = {
     "model_repo": ("/srv/models", Path("/srv/models")),
+    "cors_origins": ("https://a.example,https://b.example", ["https://a.example", "https://b.example"]),
+    "root_path": ("/albert", "/albert"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("81", 81),
     "device": ("cuda:1", "cuda:1"),

@@ -14,9 +14,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
+from starlette.middleware.cors import CORSMiddleware
 
 from .. import __version__
-from ..api import classify, explain, failures, health, models, qa
 from ..background import background
 from ..documents.reader import DocumentReader
 from ..metrics import Metrics, resident_memory
@@ -32,6 +32,7 @@ from ..serving.registry import Registry
 from ..serving.scheduler import Policy
 from ..serving.watcher import watch
 from ..settings import Settings
+from . import classify, explain, failures, health, models, openapi, qa
 from .body import BodyLimits
 from .lifecycle import Lifecycle, State
 from .loop_lag import LoopLag
@@ -51,7 +52,7 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     life = life or Lifecycle()
     app = FastAPIOffline(
         redoc_url=None, title="albert-serve", version=__version__,
-        summary="Text classification and question answering with ALBERT",
+        summary="Text classification and question answering with ALBERT", generate_unique_id_function=openapi.name,
         lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
     for task in (classify, qa, explain):
@@ -60,8 +61,15 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
         app.include_router(part.router)
     add_page(app)
     failures.install(app)
-    app.state.lag = LoopLag(metrics)
+    app.state.lag = LoopLag(metrics, settings.root_path)
     app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
+    if settings.cors_origins:  # outermost: a browser asks beforehand, without a key
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-Request-ID", "X-Deadline-Ms"],
+            expose_headers=["X-Request-ID", "Server-Timing", "Retry-After"],
+        )  # fmt: skip
+    openapi.complete(app)
     return app
 
 

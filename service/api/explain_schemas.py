@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .schemas import AnswerSpan, LabelScore, ModelName, Request, Text
+from .schemas import MODEL, AnswerSpan, LabelScore, ModelName, Request, Text
 
 Number = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -40,8 +40,8 @@ class ExplainRequest(Request):
 
 
 class Place(BaseModel):
-    field: Literal["text", "text_pair", "question", "context"]
-    text: str
+    field: Literal["text", "text_pair", "question", "context"] = Field(description="Of the request.")
+    text: str = Field(description="As it stands there.")
     start: int = Field(description="First code point in its field.")
     end: int = Field(description="One past the last code point.")
 
@@ -58,39 +58,41 @@ class PhraseScore(WordScore):
 
 
 class DepthScore(BaseModel):
-    depth: int
-    labels: list[LabelScore] | None = None
-    answers: list[AnswerSpan] | None = None
-    no_answer_score: float | None = None
+    depth: int = Field(description="How often the shared layer has run.")
+    labels: list[LabelScore] | None = Field(None, description="Of a classifier, best first.")
+    answers: list[AnswerSpan] | None = Field(None, description="Of a reader, best first.")
+    no_answer_score: float | None = Field(None, description="The chance that the context holds no answer.")
 
 
 class Token(BaseModel):
     text: str = Field(description="As it stands in its field; empty for the tokens that frame the texts.")
-    field: Literal["text", "text_pair", "question", "context"] | None
+    field: Literal["text", "text_pair", "question", "context"] | None = Field(
+        description="Of the request; null for the tokens that frame the texts."
+    )
     start: int | None = Field(description="First code point in its field.")
     end: int | None = Field(description="One past the last code point.")
     rollout: float = Field(description="How much of it reaches what the answer is read from.")
 
 
 class LayerAttention(BaseModel):
-    layer: int
-    heads: list[int]
+    layer: int = Field(description="From 1.")
+    heads: list[int] = Field(description="From 1, in the order of weights.")
     weights: list[list[list[float]]] = Field(
         description="(heads, tokens, tokens): where the token of the row looked; a row sums to 1."
     )
 
 
 class ExplainResponse(BaseModel):
-    model: ModelName
-    method: str
-    label: str | None = None
-    answer: AnswerSpan | None = None
+    model: ModelName = MODEL
+    method: str = Field(description="The one that was asked for.")
+    label: str | None = Field(None, description="The label that is explained.")
+    answer: AnswerSpan | None = Field(None, description="The answer that is explained.")
     score: float | None = Field(None, description="Of the whole text: the label's, or the answer's.")
-    words: list[WordScore] | None = None
-    phrases: list[PhraseScore] | None = None
-    pieces: list[Token] | None = None
-    attention: list[LayerAttention] | None = None
-    depths: list[DepthScore] | None = None
+    words: list[WordScore] | None = Field(None, description="With occlusion, in the order of the text.")
+    phrases: list[PhraseScore] | None = Field(None, description="With phrases: true, neighbouring words together.")
+    pieces: list[Token] | None = Field(None, description="With attention, the tokens of its rows and columns.")
+    attention: list[LayerAttention] | None = Field(None, description="With attention, by layer.")
+    depths: list[DepthScore] | None = Field(None, description="With depth, from the first turn to the last.")
     leaves_at: int | None = Field(None, description="The depth at which early exit would have ended.")
     variants: int | None = Field(None, description="Texts that were run, or would be.")
     tokens: int = Field(description="What they cost together.")

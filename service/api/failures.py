@@ -30,7 +30,9 @@ def install(app: FastAPI) -> None:
 
 
 def error_response(error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(math.ceil(error.retry_after))} if error.retry_after is not None else {}
+    headers = dict(error.headers)
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (408, 413):

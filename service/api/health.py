@@ -5,17 +5,21 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
+from .schemas import Liveness, Readiness
 from .service import Service
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/health/live", summary="Is the process alive")
+@router.get("/health/live", response_model=Liveness, summary="Is the process alive")
 async def live() -> dict[str, str]:
     return {"status": "live"}
 
 
-@router.get("/health/ready", summary="Can it answer", responses={503: {"description": "not yet, or no more"}})
+@router.get(
+    "/health/ready", response_model=Readiness, summary="Can it answer",
+    responses={503: {"model": Readiness, "description": "not yet, or no more"}},
+)  # fmt: skip
 async def ready(request: Request) -> JSONResponse:
     service: Service = request.app.state.service
     reason = service.not_ready_reason()

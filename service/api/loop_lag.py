@@ -28,6 +28,7 @@ class LoopLag:
     """Measures; and answers, as an ASGI app, those whom a loop that is late has no time for."""
 
     metrics: Metrics
+    root_path: str = ""
     _late: int = 0  # ticks in a row that were too late
     _second: int = 0
     _refused: int = field(default=0)
@@ -44,7 +45,7 @@ class LoopLag:
             self.metrics.loop_lag.observe(lag)
 
     def refuses(self, path: str) -> bool:
-        return self._late >= IN_A_ROW and not path.startswith(PUBLIC_PATHS)
+        return self._late >= IN_A_ROW and not path.removeprefix(self.root_path).startswith(PUBLIC_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """429, and each of those who are refused now is sent back at another time."""

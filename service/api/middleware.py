@@ -50,6 +50,8 @@ class RequestMiddleware:
         headers, recorder = Headers(scope=scope), ResponseRecorder(send, head=scope["method"] == "HEAD")
         if recorder.head:
             scope = dict(scope) | {"method": "GET"}
+        if self.settings.root_path:
+            scope = _under(self.settings.root_path, scope)
         requested_id = headers.get("x-request-id", "")
         token = request_id.set(requested_id if GOOD_ID.fullmatch(requested_id) else secrets.token_hex(16))
         self._in_work += 1
@@ -69,7 +71,7 @@ class RequestMiddleware:
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
         try:
-            if not (scope["path"] == "/" or scope["path"].startswith(PUBLIC_PATHS)):
+            if not is_public(scope["path"].removeprefix(self.settings.root_path)):
                 self._check_key(headers)
                 self._check_count()
             await self.app(scope, receive, recorder)
@@ -116,6 +118,17 @@ class ResponseRecorder:
         elif self.head:
             message = {**message, "body": b""}
         await self.send(message)
+
+
+def is_public(path: str) -> bool:
+    """Answered without a key, and whatever there is to do."""
+    return path == "/" or path.startswith(PUBLIC_PATHS)
+
+
+def _under(root: str, scope: Scope) -> Scope:
+    """As ASGI has a path below ``root``: with it, whether the proxy took it off or not."""
+    path = str(scope["path"])
+    return dict(scope) | {"root_path": root, "path": path if path.startswith(f"{root}/") else root + path}
 
 
 def _route(scope: Scope) -> str:

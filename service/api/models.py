@@ -4,16 +4,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from .schemas import ErrorBody
+from .schemas import ErrorBody, ModelList, ModelVersions
 from .service import Service
 
 router = APIRouter(tags=["models"])
 
 
 BUSY: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (401, 429)}
+NO_MODEL: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (404, 422)}
 
 
-@router.get("/models", responses=BUSY, summary="What is loaded, and what failed to load")
+@router.get("/models", responses=BUSY, response_model=ModelList, summary="What is loaded, and what failed to load")
 async def list_models(request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     models = [
@@ -33,7 +34,9 @@ async def list_models(request: Request) -> dict[str, Any]:
     return {"models": models, "failures": failures}
 
 
-@router.get("/models/{name}", responses=BUSY | {404: {"model": ErrorBody}}, summary="The manifests of one model")
+@router.get(
+    "/models/{name}", responses=BUSY | NO_MODEL, response_model=ModelVersions, summary="The manifests of one model"
+)
 async def show_model(name: str, request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     engines = [engine for engine in service.registry.engines() if engine.ref.name == name]

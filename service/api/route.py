@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from ..errors import InvalidRequest
 from ..settings import Settings
 from .body import MOST_VALUES, parse_json, read_body
+from .decompression import decompress
 from .failures import explain
 from .schemas import RESPONSES, Request as Body, check_size
 from .service import Service
@@ -39,6 +40,7 @@ class JsonRoute(APIRoute):
         work = request.state.work = service.begin(request, self.path)
         try:
             body = await read_body(request, service.bodies, service.life, work.deadline)
+            body = await decompress(body, request.headers.get("content-encoding", ""), service.bodies)
             work.reserve(len(body))
             most = max(
                 MOST_VALUES, VALUES_OF_AN_ITEM * max(service.settings.max_inputs, service.settings.max_documents)

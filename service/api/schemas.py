@@ -61,8 +61,8 @@ class Request(_Body):
 
 
 class Pair(_Body):
-    text: Text
-    text_pair: Text | None = None
+    text: Text = Field(description="The first text.")
+    text_pair: Text | None = Field(None, description="The second text, for models that compare two.")
 
 
 class ClassifyRequest(Request):
@@ -93,7 +93,7 @@ class Document(_Body):
     file: str | None = Field(
         None, description="In base64: a PDF file, a picture of a page (PNG, JPEG, WEBP, TIFF, BMP, GIF) or plain text."
     )
-    id: Identifier | None = None
+    id: Identifier | None = Field(None, description="What answers call the document; its index where absent.")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -105,7 +105,7 @@ class Document(_Body):
 class QaRequest(Request):
     lists = {"documents": "max_documents"}
 
-    question: Text
+    question: Text = Field(description="What is asked, in words.")
     context: Text | None = Field(None, description="The one text to look in; or give documents.")
     documents: Annotated[list[Text | Document], Field(fail_fast=True, min_length=1)] | None = Field(
         None, description="Texts to look in, plain or with an id, and files."
@@ -166,38 +166,41 @@ def _check_fields(value: Any, place: str) -> None:
 
 
 class ModelName(BaseModel):
-    name: str
-    version: int
+    name: str = Field(description="Its name in the repository.")
+    version: int = Field(description="Its version there.")
 
 
 class LabelScore(BaseModel):
-    label: str
-    score: float
+    label: str = Field(description="One of the model's labels.")
+    score: float = Field(description="From 0 to 1; with activation none, the logit.")
 
 
 class ErrorDetail(BaseModel):
-    code: str
-    message: str
+    code: str = Field(description="For programs: it does not change.")
+    message: str = Field(description="For people: what is wrong, and what to do.")
 
 
 class ClassifyResult(BaseModel):
-    labels: list[LabelScore]
-    tokens: int
-    truncated: bool
-    windows: int
+    labels: list[LabelScore] = Field(description="Best first.")
+    tokens: int = Field(description="What the model read, special tokens included.")
+    truncated: bool = Field(description="Was the text cut to the model's length?")
+    windows: int = Field(description="In how many parts the text was read.")
 
 
 class ClassifyFailure(BaseModel):
-    error: ErrorDetail
+    error: ErrorDetail = Field(description="Why this input has no labels; the others have theirs.")
+
+
+MODEL = Field(description="The model that answered.")
 
 
 class ClassifyResponse(BaseModel):
-    model: ModelName
-    results: list[ClassifyResult | ClassifyFailure]
+    model: ModelName = MODEL
+    results: list[ClassifyResult | ClassifyFailure] = Field(description="One for each input, in their order.")
 
 
 class AnswerSpan(BaseModel):
-    text: str
+    text: str = Field(description="The document's own characters from start to end.")
     score: float = Field(
         description="The chance that the answer is right: with no_answer of all, else where the documents hold one."
     )
@@ -211,43 +214,77 @@ class AnswerSpan(BaseModel):
     )  # fmt: skip
 
 
+DOCUMENT = Field(description="The document's id, or its index where it has none.")
+
+
 class FileText(BaseModel):
-    document: str | int
-    text: str
+    document: str | int = DOCUMENT
+    text: str = Field(description="The whole text of the file.")
 
 
 class PagePicture(BaseModel):
-    document: str | int
-    page: int
+    document: str | int = DOCUMENT
+    page: int = Field(description="From 1.")
     picture: str = Field(description="A data URL of a PNG.")
 
 
 class SkippedDocument(BaseModel):
-    document: str | int = Field(description="The document's id, or its index where it has none.")
-    error: ErrorDetail
+    document: str | int = DOCUMENT
+    error: ErrorDetail = Field(description="Why nothing was looked for in it.")
 
 
 class QaResponse(BaseModel):
-    model: ModelName
-    answers: list[AnswerSpan]
+    model: ModelName = MODEL
+    answers: list[AnswerSpan] = Field(description="Best first; they never overlap.")
     no_answer_score: float = Field(description="The chance that the documents hold no answer.")
-    tokens: int
-    windows: int
+    tokens: int = Field(description="What the model read, the question in each window included.")
+    windows: int = Field(description="In how many windows the documents were read.")
     skipped: list[SkippedDocument] | None = Field(
         None, description="Documents without text, and files that cannot be read; absent where none is."
     )
-    texts: list[FileText] | None = None
-    pages: list[PagePicture] | None = None
+    texts: list[FileText] | None = Field(None, description="With texts: true, the texts of the files.")
+    pages: list[PagePicture] | None = Field(None, description="With pictures: true, the pages that hold answers.")
 
 
 class RequestError(ErrorDetail):
-    request_id: str
+    request_id: str = Field(description="The log knows the request by it.")
 
 
 class ErrorBody(BaseModel):
-    error: RequestError
+    error: RequestError = Field(description="The one shape of all errors.")
 
 
-STATUSES = (400, 401, 404, 408, 409, 413, 422, 429, 431, 500, 503, 504)
+class LoadedModel(ModelName):
+    task: str = Field(description="text-classification or question-answering.")
+    labels: list[str] | None = Field(description="Of a classifier.")
+    precision: str = Field(description="What it runs in on this machine.")
+
+
+class FailedModel(ModelName):
+    reason: str = Field(description="Why it does not load.")
+
+
+class ModelList(BaseModel):
+    models: list[LoadedModel] = Field(description="What is loaded.")
+    failures: list[FailedModel] = Field(description="What the repository has and this service cannot load.")
+
+
+class ModelVersions(BaseModel):
+    name: str = Field(description="The model's name in the repository.")
+    versions: list[dict[str, Any]] = Field(description="The manifest of each version that is loaded, oldest first.")
+
+
+class Liveness(BaseModel):
+    status: Literal["live"] = Field(description="The process answers.")
+
+
+class Readiness(BaseModel):
+    status: Literal["ready", "not ready"] = Field(description="Can it answer?")
+    models: list[str] = Field(description="NAME/VERSION of what is loaded.")
+    reason: str | None = Field(None, description="Why it is not ready.")
+    failures: dict[str, str] = Field(description="Why a version does not load, by NAME/VERSION.")
+
+
+STATUSES = (400, 401, 404, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504)
 # What every route that runs a model may answer with.
 RESPONSES: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in STATUSES}

@@ -88,7 +88,8 @@ class Server(uvicorn.Server):
         while service.not_ready_reason():  # noqa: ASYNC110 - it has many causes, and no one event
             await asyncio.sleep(READY_SECONDS)
         for one in sockets:
-            log.info("ready: %s  docs: %s/docs", address(one), address(one))
+            here = address(one) + self._settings.root_path
+            log.info("ready: %s  docs: %s/docs", here, here)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._life.advance(State.DRAINING)

@@ -176,7 +176,7 @@ def work(settings: Settings, listener: socket.socket, reports: Connection) -> No
     """The whole of one worker process."""
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from ..api import server
+    from . import server
     from .app import choose_device
 
     def ready() -> None:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..conversion import tensorflow
 from ..errors import CheckpointError
+from . import tensorflow
 from .files import locate, read_json, read_weights, weights_file
 from .shape import Shape, read_shape
 from .tokenizer_checks import check_tokenizer

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..serving.engine import Engine
 from ..tasks.classification import Classification, Doubles, activate, mean_of_windows
-from ..training import splits
+from . import splits
 from .datasets import Labelled
 from .golden_section import least, least_scale
 from .predictors import classification, encode_texts, reader, run_each

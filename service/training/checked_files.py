@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..errors import DataError
-from ..training import splits
+from . import splits
 from .datasets import Question
 
 

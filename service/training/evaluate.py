@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..training import pictures, splits
+from . import pictures, splits
 from .augment import with_typos
 from .datasets import Labelled, Question
 from .predictors import Predictor, Reply, Scored

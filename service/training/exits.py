@@ -11,8 +11,8 @@ from ..errors import DataError, QualityError
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
 from ..tasks.exits import ExitPolicy, ExitSignal, exit_signal
-from ..training import splits
 from ..types import Floats, Sequence
+from . import splits
 from .pictures import draw_exits
 from .predictors import (
     classification,

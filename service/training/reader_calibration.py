@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..serving.engine import Engine
 from ..tasks.confidence import Confidence
 from ..tasks.question_answering import QuestionAnswering, Weighed
-from ..training import splits
+from . import splits
 from .checked_files import check_both_kinds
 from .datasets import Question
 from .golden_section import least, least_scale

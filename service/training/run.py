@@ -14,7 +14,7 @@ from transformers import AlbertForQuestionAnswering, AlbertForSequenceClassifica
 
 from ..errors import CheckpointError, DataError
 from ..tasks.text import Tokenizer
-from ..training import splits
+from . import splits
 from .augment import Augmentation
 from .datasets import Labelled
 from .features import Feature, FeatureStream, labelled_features, question_features
