@@ -1,19 +1,24 @@
 """``POST /classify``"""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from ..errors import ServiceError
+from ..serving.engine import Engine
 from ..serving.pending import Outcome
 from ..tasks.classification import Classification, EncodedText
 from ..types import Floats
 from .route import add_json_route
 from .schemas import PRIORITIES, ClassifyRequest, ClassifyResponse, Pair
-from .service import RequestWork, Service, while_connected
+from .service import Service
+from .work import RequestWork
 
+T = TypeVar("T")
 Encoded = EncodedText | ServiceError
+Respond = Callable[[Engine, list[dict[str, object]]], T]
 
 
 def add_route(app: FastAPI) -> None:
@@ -21,12 +26,17 @@ def add_route(app: FastAPI) -> None:
 
 
 async def classify(body: ClassifyRequest, request: Request) -> Response:
-    service: Service = request.app.state.service
     work: RequestWork = request.state.work
+    return await classified(work, body, lambda engine, results: work.respond(engine, {"results": results}))
+
+
+async def classified(work: RequestWork, body: ClassifyRequest, respond: Respond[T]) -> T:
+    """What ``respond`` makes of the results, each as in ``ClassifyResult`` or ``ClassifyFailure``."""
+    service = work.service
     single = not isinstance(body.inputs, list)
     inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
     name = body.model or service.default_model(Classification)
-    async with service.registry.lease(name, body.version, Classification) as engine, while_connected(request):
+    async with service.registry.lease(name, body.version, Classification) as engine, work.connected():
         task = engine.task
         assert isinstance(task, Classification)
         size = sum(_size(item) for item in inputs)
@@ -41,7 +51,7 @@ async def classify(body: ClassifyRequest, request: Request) -> Response:
             raise results[0]
         cut = sum(isinstance(item, EncodedText) and item.truncated for item in encoded)
         service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-        return work.respond(engine, {"results": [_shown(result) for result in results]})
+        return respond(engine, [_shown(result) for result in results])
 
 
 def _size(item: str | Pair) -> int:

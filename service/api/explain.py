@@ -14,7 +14,8 @@ from .explain_occlusion import by_occlusion
 from .explain_schemas import ExplainRequest, ExplainResponse
 from .failures import ECHO
 from .route import add_json_route
-from .service import RequestWork, Service, while_connected
+from .service import Service
+from .work import RequestWork
 
 METHODS = {"occlusion": by_occlusion, "attention": by_attention, "depth": by_depth}
 
@@ -38,7 +39,7 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
     reading = "question" in texts
     kind = QuestionAnswering if reading else Classification
     name = body.model or service.default_model(kind)
-    async with service.registry.lease(name, body.version, kind) as engine, while_connected(request):
+    async with service.registry.lease(name, body.version, kind) as engine, work.connected():
         subject = _subject(engine, texts, body.label)
         answer = await METHODS[body.method](work, engine, subject, body)
         return work.respond(engine, {"method": body.method} | answer)

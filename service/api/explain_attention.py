@@ -13,7 +13,7 @@ from ..tasks.occlusion import Part, words
 from ..types import Priority, Sequence
 from .explain_schemas import ExplainRequest
 from .explain_subject import encode, explained
-from .service import RequestWork
+from .work import RequestWork
 
 MOST_TOKENS = 1024
 MOST_WEIGHTS = 2**20  # of one answer; each is some eight bytes of JSON

@@ -11,7 +11,7 @@ from ..types import Floats
 from .explain_schemas import ExplainRequest
 from .explain_subject import encode
 from .qa import shown_answer
-from .service import RequestWork
+from .work import RequestWork
 
 MOST_DEPTH_TOKENS = 4096  # a layer of them is what goes to the device's thread at once
 

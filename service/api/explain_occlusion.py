@@ -11,7 +11,7 @@ from ..tasks.occlusion import Part
 from ..types import Priority
 from .explain_schemas import ExplainRequest
 from .explain_subject import explained, size
-from .service import RequestWork
+from .work import RequestWork
 
 
 async def by_occlusion(

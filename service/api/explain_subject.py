@@ -2,7 +2,7 @@
 
 from ..tasks.explaining import Asked, Encoded, Labelled
 from .qa import shown_answer
-from .service import RequestWork
+from .work import RequestWork
 
 
 def size(subject: Labelled | Asked) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..documents.places import ReadDocument
 from ..errors import InvalidRequest, ServiceError, TooLarge
 from ..tasks.question_answering import Answer
-from .service import RequestWork
+from .work import RequestWork
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,21 @@
 """``POST /qa``"""
 
-from collections.abc import Sequence as Seq
-from typing import Any
+from collections.abc import Callable, Sequence as Seq
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from ..errors import InvalidRequest
+from ..serving.engine import Engine
 from ..tasks.question_answering import Answer, Answered, QuestionAnswering
 from .files import Document as ReadSource, Source, decoded, on_page, page_pictures, read_documents
 from .route import add_json_route
 from .schemas import PRIORITIES, Document, QaRequest, QaResponse
-from .service import RequestWork, Service, while_connected
+from .work import RequestWork
 
+T = TypeVar("T")
+Respond = Callable[[Engine, dict[str, object]], T]
 BLANK = {"code": "invalid_request", "message": "the document is empty, or holds nothing that the model has a token for"}
 
 
@@ -21,14 +24,19 @@ def add_route(app: FastAPI) -> None:
 
 
 async def answer_question(body: QaRequest, request: Request) -> Response:
-    service: Service = request.app.state.service
     work: RequestWork = request.state.work
+    return await answered(work, body, work.respond)
+
+
+async def answered(work: RequestWork, body: QaRequest, respond: Respond[T]) -> T:
+    """What ``respond`` makes of the answers, as in ``QaResponse`` but for the model."""
+    service = work.service
     sources = _sources(body)
     choices = _choices(body)
     for text in (body.question, *(source.text or "" for source in sources)):
         service.check_text(text)
     name = body.model or service.default_model(QuestionAnswering)
-    async with service.registry.lease(name, body.version, QuestionAnswering) as engine, while_connected(request):
+    async with service.registry.lease(name, body.version, QuestionAnswering) as engine, work.connected():
         task = engine.task
         assert isinstance(task, QuestionAnswering)
         if any(source.file for source in sources):
@@ -40,13 +48,13 @@ async def answer_question(body: QaRequest, request: Request) -> Response:
         )
         priority = PRIORITIES[body.priority]
         logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
-        answered = await work.decode(encoded.tokens, lambda: task.decode(encoded, logits, **choices))
-        shown = _shown(answered, documents, encoded.blank)
+        found = await work.decode(encoded.tokens, lambda: task.decode(encoded, logits, **choices))
+        shown = _shown(found, documents, encoded.blank)
         if body.texts:
             shown["texts"] = [{"document": one.source.name, "text": one.text} for one in documents if one.read]
         if body.pictures:
-            shown["pages"] = await page_pictures(work, documents, answered.answers)
-        return work.respond(engine, shown)
+            shown["pages"] = await page_pictures(work, documents, found.answers)
+        return respond(engine, shown)
 
 
 def _sources(body: QaRequest) -> list[Source]:

@@ -21,6 +21,7 @@ from .decompression import decompress
 from .failures import explain
 from .schemas import RESPONSES, Request as Body, check_size
 from .service import Service
+from .work import begin
 
 VALUES_OF_AN_ITEM = 8  # of a list, with its brackets, commas and colons
 
@@ -37,7 +38,7 @@ class JsonRoute(APIRoute):
             return
         request = Request(scope, receive, send)
         service: Service = request.app.state.service
-        work = request.state.work = service.begin(request, self.path)
+        work = request.state.work = begin(service, request, self.path)
         try:
             body = await read_body(request, service.bodies, service.life, work.deadline)
             body = await decompress(body, request.headers.get("content-encoding", ""), service.bodies)
