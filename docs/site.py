@@ -19,6 +19,7 @@ NAV = [
     {"Use": [
         {"Classify": "docs/classify.md"}, {"Ask": "docs/ask.md"}, {"Files": "docs/files.md"},
         {"Explain": "docs/explain.md"}, {"Python client": "client/README.md"}, {"Examples": "examples/README.md"},
+        {"Other protocols": "docs/protocols.md"},
     ]},
     {"Your own model": [
         {"Convert": "docs/conversion.md"}, {"Train": "docs/training.md"},

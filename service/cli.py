@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import benching, converting, evaluating, serving, starting, training
+from .commands import benching, converting, evaluating, keys, serving, starting, training
 from .errors import ServiceError, UsageError
 
 USAGE = 2  # as argparse has it
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     serving.add_serve(commands.add_parser("serve", help="start the service"))
     serving.add_models(commands.add_parser("models", help="list the model repository and check its files"))
+    keys.add_key(commands.add_parser("key", help="a new API key, and its entry for api_key_file"))
     converting.add_convert(commands.add_parser("convert", help="convert a Hugging Face ALBERT checkpoint"))
     converting.add_verify(commands.add_parser("verify", help="compare a version with its checkpoint"))
     converting.add_export(commands.add_parser("export", help="a model as a checkpoint, ONNX, PyTorch or Triton"))

@@ -5,12 +5,15 @@ ServiceError                 base: a code for machines, an HTTP status, a messag
 │   ├── MalformedBody        400  the body is not JSON
 │   └── TextTooLong          422  the text does not fit and the request asked for an error then
 ├── Unauthorized             401  an API key is wanted and missing or wrong
+├── Forbidden                403  the key is good, and not for this
 ├── ModelNotFound            404  no such model or version is loaded
+├── RouteNotFound            404  this port does not have the path
 ├── WrongTask                409  the model is there and does another task
 ├── TooLarge                 413  body, text or list above a configured limit
 ├── UnsupportedEncoding      415  the body is compressed in a way that is not read here
 ├── HeadersTooLarge          431  the head of a request above a configured limit
 ├── QueueFull                429  the device has more waiting than it may hold; says when to come back
+│   └── RateLimited          429  a key has asked more often than it may
 ├── Unavailable              503  starting, draining, or the device is down
 │   └── DeviceLost           503  the device computes nothing any more; it is being restarted
 ├── RequestTimeout           408  the request's body did not come in time
@@ -64,8 +67,18 @@ class Unauthorized(ServiceError):
     status = 401
 
 
+class Forbidden(ServiceError):
+    code = "forbidden"
+    status = 403
+
+
 class ModelNotFound(ServiceError):
     code = "model_not_found"
+    status = 404
+
+
+class RouteNotFound(ServiceError):
+    code = "not_found"
     status = 404
 
 
@@ -98,6 +111,10 @@ class QueueFull(ServiceError):
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class RateLimited(QueueFull):
+    code = "rate_limited"
 
 
 class Unavailable(ServiceError):

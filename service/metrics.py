@@ -31,7 +31,7 @@ SEQUENCES = tuple(2**n for n in range(12))
 # The loop is healthy below 10 ms; above 100 ms something blocks it.
 LAG = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
 MODEL = ("model", "version")
-REFUSALS = ("queue", "too_slow", "too_large", "encoding", "explaining", "documents", "requests", "busy")
+REFUSALS = ("queue", "too_slow", "too_large", "encoding", "explaining", "documents", "requests", "busy", "rate")
 DROPS = ("deadline", "cancelled")
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
 

@@ -19,6 +19,8 @@ PREFIX = "ALBERT_SERVE_"
 # What Kubernetes sets in each container for a Service that is called albert-serve.
 KUBERNETES = re.compile(r"^ALBERT_SERVE_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))")
 
+Key = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]
+
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
@@ -130,9 +132,22 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(
         30, ge=0, description="After that, how long requests in work may take to end; the rest gets 503."
     )
-    api_keys: Annotated[list[Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$")]], NoDecode] = Field(
-        [], description="If any, requests need 'Authorization: Bearer KEY'. Keys without spaces, with commas between."
+    api_keys: Annotated[list[Key], NoDecode] = Field(
+        [],
+        description="If any, requests need 'Authorization: Bearer KEY'. Keys without spaces, or sha256: and the "
+        "digest of one in hexadecimal, with commas between.",
     )
+    api_key_file: Path | None = Field(
+        None, description="TOML file of keys as digests, each with a name and perhaps a rate, a share of the device "
+        "and admin (`albert-serve key` writes an entry); read again when it changes.",
+    )  # fmt: skip
+    admin_keys: Annotated[list[Key], NoDecode] = Field(
+        [], description="The same as api_keys for keys that may also load and unload models."
+    )
+    admin_port: int | None = Field(
+        None, ge=1, le=65535, description="A port of its own for /metrics and for loading and unloading models, which "
+        "the other port then does not have. Without an admin key that port may do it without.",
+    )  # fmt: skip
     cors_origins: Annotated[list[str], NoDecode] = Field(
         [], description="Origins whose pages may ask from a browser, such as https://example.org, with commas; * is "
         "all. None by default.",
@@ -154,7 +169,7 @@ class Settings(BaseSettings):
             raise PydanticCustomError("device", "wanted auto, cpu, cuda or cuda:N")
         return given
 
-    @field_validator("required_models", "api_keys", "cors_origins", mode="before")
+    @field_validator("required_models", "api_keys", "admin_keys", "cors_origins", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         """From a flag or a variable: with commas between, or as a JSON list."""

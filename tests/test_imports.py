@@ -26,6 +26,7 @@ SERVING = [
     "loading",
     "warmup",
     "engine",
+    "unloaded",
     "recovery",
     "submission",
     "aside",

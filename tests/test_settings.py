@@ -17,6 +17,9 @@ from service.settings import PREFIX, Settings, unknown_variables
 # Of every setting a value that is not its default, as text and as it is read.
 OTHER: dict[str, tuple[str, Any]] = {
     "model_repo": ("/srv/models", Path("/srv/models")),
+    "api_key_file": ("/run/keys.toml", Path("/run/keys.toml")),
+    "admin_keys": ("root", ["root"]),
+    "admin_port": ("9000", 9000),
     "cors_origins": ("https://a.example,https://b.example", ["https://a.example", "https://b.example"]),
     "root_path": ("/albert", "/albert"),
     "host": ("0.0.0.0", "0.0.0.0"),

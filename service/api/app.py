@@ -30,10 +30,25 @@ from ..serving.loading import LoadOptions, load
 from ..serving.recovery import Recovery
 from ..serving.registry import Registry
 from ..serving.scheduler import Policy
+from ..serving.unloaded import Unloaded
 from ..serving.watcher import watch
 from ..settings import Settings
-from . import classify, explain, failures, health, models, openapi, qa
+from . import (
+    classify,
+    explain,
+    failures,
+    health,
+    hugging_face,
+    models,
+    open_inference,
+    open_inference_models,
+    openapi,
+    qa,
+    text_embeddings,
+)
+from .access import Access
 from .body import BodyLimits
+from .keys import Keys
 from .lifecycle import Lifecycle, State
 from .loop_lag import LoopLag
 from .middleware import RequestMiddleware
@@ -43,6 +58,7 @@ from .service import Service
 log = logging.getLogger(__name__)
 PULSE_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
+KEYS_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005
 
 
@@ -57,12 +73,15 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     )  # fmt: skip
     for task in (classify, qa, explain):
         task.add_route(app)
+    for protocol in (open_inference, open_inference_models, hugging_face, text_embeddings):
+        protocol.add_routes(app)
     for part in (models, health):
         app.include_router(part.router)
     add_page(app)
     failures.install(app)
     app.state.lag = LoopLag(metrics, settings.root_path)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics)
+    keys = app.state.keys = Keys(settings)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, access=Access(settings, metrics, keys))
     if settings.cors_origins:  # outermost: a browser asks beforehand, without a key
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
@@ -94,6 +113,8 @@ async def _lifespan(
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     service = app.state.service = _build(settings, metrics, device, life)
     metrics.build.labels(__version__, platform.python_version(), RUNTIME_VERSION).set(1)
+    keys: Keys = app.state.keys
+    service.device.admission.share_of = keys.share
     recovery = Recovery(service.device, service.registry.engines, life.fail, settings.step_timeout_seconds)
     async with (
         service.device.running(),
@@ -101,6 +122,7 @@ async def _lifespan(
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
         background(_pulse(service), "pulse"),
+        background(_look_at_keys(keys), "keys"),
     ):
         if settings.workers > 1:
             # They share one port.  A worker that is not ready must not take requests that a ready one could answer.
@@ -124,7 +146,9 @@ def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle
     def loader(folder: Path) -> Engine:
         return load(folder, options, loop.between_steps)
 
-    registry = Registry(settings.model_repo, loader, metrics, settings.versions)
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # what the workers have in common
+    unloaded = Unloaded(Path(shared) if shared else None)
+    registry = Registry(settings.model_repo, loader, metrics, settings.versions, unloaded=unloaded)
 
     def refused(why: str) -> None:
         metrics.refused.labels(why).inc()
@@ -154,6 +178,12 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def _look_at_keys(keys: Keys) -> None:
+    while True:
+        await asyncio.sleep(KEYS_SECONDS)
+        keys.look()
 
 
 async def _pulse(service: Service) -> None:

@@ -2,12 +2,14 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import Scope
 
 from ..errors import ServiceError
 from ..logs import LimitedLog, request_id
@@ -15,6 +17,10 @@ from ..logs import LimitedLog, request_id
 log = logging.getLogger(__name__)
 often = LimitedLog(log)
 CODES = {404: "not_found", 405: "method_not_allowed"}
+# Other protocols have other shapes: Open Inference and Hugging Face a text, TEI a text and a type.
+PLAIN = re.compile(r"\w+ /v2(/.*)?|POST /|POST /models/.*")
+TYPED = ("/predict", "/health", "/info")
+ERROR_TYPES = {429: "Overloaded", 503: "Unhealthy"}
 ECHO = 100  # characters of what a client sent that a message may hold
 ADVICE = {
     429: "if this happens a lot, add workers or devices, or shorter deadlines",
@@ -29,7 +35,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
 
 
-def error_response(error: ServiceError) -> JSONResponse:
+def error_response(error: ServiceError, scope: Scope) -> JSONResponse:
+    """In the shape that clients of the route in ``scope`` read."""
     headers = dict(error.headers)
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
@@ -40,18 +47,25 @@ def error_response(error: ServiceError) -> JSONResponse:
     if error.status in ADVICE or error.status >= 500:
         told = ADVICE.get(error.status, "the log above says why")
         often.warning(f"{error.status} {error.code}", "answered %d: %s (%s)", error.status, error.message[:300], told)
-    return answer(error.status, error.code, error.message, headers)
+    return answer(scope, error.status, error.code, error.message, headers)
 
 
-def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def answer(
+    scope: Scope, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     message = message.encode(errors="replace").decode()  # half a character of a client's cannot be sent back
-    body = {"error": {"code": code, "message": message, "request_id": request_id.get()}}
+    path = str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
+    body: dict[str, object] = {"error": {"code": code, "message": message, "request_id": request_id.get()}}
+    if PLAIN.fullmatch(f"{scope['method']} {path}"):
+        body = {"error": message}
+    elif path in TYPED:
+        body = {"error": message, "error_type": ERROR_TYPES.get(status, "Backend" if status >= 500 else "Validation")}
     return JSONResponse(body, status, dict(headers or {}))
 
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
-    return error_response(error)
+    return error_response(error, request.scope)
 
 
 def explain(problems: Sequence[Any], content: Any) -> str:
@@ -81,4 +95,6 @@ def _place(problem: Any, content: Any) -> tuple[str, ...]:
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return answer(error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail), error.headers)
+    return answer(
+        request.scope, error.status_code, CODES.get(error.status_code, "http_error"), str(error.detail), error.headers
+    )

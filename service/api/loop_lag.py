@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..background import background
 from ..metrics import Metrics
-from .middleware import PUBLIC_PATHS
+from .access import is_public
 
 TICK = 0.02  # seconds
 TOO_LATE = 0.1  # seconds
@@ -44,8 +44,8 @@ class LoopLag:
             self._late = self._late + 1 if lag > TOO_LATE else 0
             self.metrics.loop_lag.observe(lag)
 
-    def refuses(self, path: str) -> bool:
-        return self._late >= IN_A_ROW and not path.removeprefix(self.root_path).startswith(PUBLIC_PATHS)
+    def refuses(self, method: str, path: str) -> bool:
+        return self._late >= IN_A_ROW and not is_public(path.removeprefix(self.root_path), method)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """429, and each of those who are refused now is sent back at another time."""

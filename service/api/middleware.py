@@ -3,7 +3,6 @@
 Plain ASGI: it sees a request before anything reads its body, and costs a few microseconds.
 """
 
-import hmac
 import logging
 import random
 import re
@@ -14,22 +13,15 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import QueueFull, ServiceError, Unauthorized
+from ..errors import QueueFull, ServiceError
 from ..logs import request_id
 from ..metrics import Metrics
 from ..settings import Settings
+from .access import Access, is_public
 from .failures import answer, error_response
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
-PUBLIC_PATHS = (
-    "/health/",
-    "/metrics",
-    "/docs",
-    "/openapi.json",
-    "/static/",
-    "/static-offline-docs/",
-)  # probes and scrapers carry no key
 SPREAD_SECONDS = 5  # over which those are sent back that came above max_requests
 
 
@@ -40,6 +32,7 @@ class RequestMiddleware:
     app: ASGIApp
     settings: Settings
     metrics: Metrics
+    access: Access
     _in_work: int = field(default=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,27 +64,18 @@ class RequestMiddleware:
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
         try:
-            if not is_public(scope["path"].removeprefix(self.settings.root_path)):
-                self._check_key(headers)
+            path = scope["path"].removeprefix(self.settings.root_path)
+            scope.setdefault("state", {})["client"] = self.access.check(path, scope, headers)
+            if not is_public(path, scope["method"]):
                 self._check_count()
             await self.app(scope, receive, recorder)
         except ServiceError as error:
-            await error_response(error)(scope, receive, recorder)
+            await error_response(error, scope)(scope, receive, recorder)
         except Exception:
             log.exception("%s %s failed, which is a bug", scope["method"], scope["path"][:100])
             if not recorder.status:
                 message = "something failed that should not; the log has it under this request id"
-                await answer(500, "internal", message)(scope, receive, recorder)
-
-    def _check_key(self, headers: Headers) -> None:
-        if not self.settings.api_keys:
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        key = given.strip().encode("latin-1") if scheme.lower() == "bearer" else b""
-        # Compared in constant time, all of them: how long it takes tells nothing of the key.
-        matches = [hmac.compare_digest(key, one.encode()) for one in self.settings.api_keys]
-        if not any(matches):
-            raise Unauthorized("this service wants the header 'Authorization: Bearer KEY' with one of its keys")
+                await answer(scope, 500, "internal", message)(scope, receive, recorder)
 
     def _check_count(self) -> None:
         if self._in_work > self.settings.max_requests:
@@ -118,11 +102,6 @@ class ResponseRecorder:
         elif self.head:
             message = {**message, "body": b""}
         await self.send(message)
-
-
-def is_public(path: str) -> bool:
-    """Answered without a key, and whatever there is to do."""
-    return path == "/" or path.startswith(PUBLIC_PATHS)
 
 
 def _under(root: str, scope: Scope) -> Scope:

@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from .middleware import is_public
+from .access import is_public
 
-TASKS = "tasks"  # the tag of routes that run a model
+PLACES = {"name": "string", "version": "integer"}  # in the paths of routes that run a model, which take them themselves
 REQUEST_ID = {"schema": {"type": "string"}, "description": "The request's id: the one that was sent, or a new one."}
 SERVER_TIMING = {"schema": {"type": "string"}, "description": "Milliseconds by stage: encode, queue, run, decode."}
 RETRY_AFTER = {"schema": {"type": "integer"}, "description": "Seconds until this request would be taken."}
@@ -43,20 +43,25 @@ def complete(app: FastAPI) -> None:
             document = described()
             document.setdefault("components", {})["securitySchemes"] = {"key": BEARER}
             for path, methods in document["paths"].items():
-                for operation in methods.values():
-                    _describe(path, operation)
+                for method, operation in methods.items():
+                    _describe(path, method, operation)
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def _describe(path: str, operation: dict[str, Any]) -> None:
-    if not is_public(path):
+def _describe(path: str, method: str, operation: dict[str, Any]) -> None:
+    if not is_public(path, method.upper()):
         operation["security"] = [{"key": []}, {}]  # {}: none is asked for where the service has none
-    runs = TASKS in operation.get("tags", ())
+    runs = "requestBody" in operation
     if runs:
-        operation["parameters"] = [*operation.get("parameters", ()), *PARAMETERS]
+        parameters = operation.setdefault("parameters", [])
+        parameters += [
+            {"name": place, "in": "path", "required": True, "schema": {"type": kind}}
+            for place, kind in PLACES.items() if f"{{{place}}}" in path
+        ]  # fmt: skip
+        parameters += PARAMETERS
     for status, response in operation["responses"].items():
         headers = {"X-Request-ID": REQUEST_ID}
         if runs and status == "200":

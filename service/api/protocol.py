@@ -118,7 +118,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_timer.cancel()
         if not self.parser.should_upgrade():
-            late = self.busy is not None and self.busy.refuses(self.url.decode("latin-1"))
+            method, path = self.parser.get_method().decode("ascii"), self.url.partition(b"?")[0].decode("latin-1")
+            late = self.busy is not None and self.busy.refuses(method, path)
             self.app = self.busy if late else self.config.loaded_app
             super().on_headers_complete()
             if type(self).ending():

@@ -43,10 +43,14 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Request(_Body):
-    """What all requests for an inference have.  ``lists``: the setting that bounds each field that may be a list."""
+class Body(_Body):
+    """A body that a route takes.  ``lists``: the setting that bounds each field that may be a list."""
 
     lists: ClassVar[Mapping[str, str]] = {}
+
+
+class Request(Body):
+    """What all requests for an inference have."""
 
     model: str | None = Field(
         None, pattern=MODEL_NAME, description="Name of the model; the configured default where absent."
@@ -135,7 +139,7 @@ class QaRequest(Request):
     )  # fmt: skip
 
 
-def check_size(model: type[Request], content: Any, most: Mapping[str, int]) -> None:
+def check_size(model: type[Body], content: Any, most: Mapping[str, int]) -> None:
     """The limits that bound the work of validating ``content``; ``most`` has the settings' values by name.
 
     TooLarge for a list that is longer than its setting, InvalidRequest for an object of more fields than any has.
@@ -286,5 +290,8 @@ class Readiness(BaseModel):
 
 
 STATUSES = (400, 401, 404, 408, 409, 413, 415, 422, 429, 431, 500, 503, 504)
-# What every route that runs a model may answer with.
-RESPONSES: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in STATUSES}
+
+
+def responses(error: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What every route that runs a model may answer with."""
+    return {status: {"model": error} for status in STATUSES}

@@ -20,7 +20,8 @@ from .body import BodyLimits
 from .lifecycle import Lifecycle
 
 DEFAULTS: dict[type[Task], str] = {Classification: "classify_model", QuestionAnswering: "qa_model"}
-PRICED = ("/classify", "/qa")
+ROUTES: dict[type[Task], str] = {Classification: "/classify", QuestionAnswering: "/qa"}
+PRICED = tuple(ROUTES.values())
 BYTES_A_TOKEN = 4  # of JSON with English text, rather less than more: the first burst must not be promised too much
 REMEMBERED = 64  # requests that say what a size costs
 
@@ -82,6 +83,15 @@ class Service:
     def may_be_files(self, route: str, seconds: float, deadline: float) -> bool:
         """Text of this size could never be answered in time: it is files, or is refused once it is seen."""
         return route == "/qa" and seconds > deadline - time.monotonic() > 0
+
+    def task_of(self, name: str) -> type[Task] | None:
+        """What the model ``name`` does; None where it is not loaded."""
+        return next((type(engine.task) for engine in self.registry.named(name)), None)
+
+    def priced_as(self, name: str, otherwise: str) -> str:
+        """The route whose requests say what one to the model ``name`` costs."""
+        task = self.task_of(name)
+        return otherwise if task is None else ROUTES[task]
 
     def default_model(self, task: type[Task]) -> str:
         """The model of a request that names none: the one in the settings, or the only one that does ``task``."""

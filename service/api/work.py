@@ -54,10 +54,8 @@ def admit(
 
 
 def _client(request: Request) -> str:
-    """Who asks, for a fair share: by key where there are keys, else by address."""
-    if request.app.state.service.settings.api_keys:
-        return request.headers.get("authorization", "")
-    return request.client.host if request.client else ""
+    """Who asks, for a fair share: by key where it has one, else by address."""
+    return request.scope["state"].get("client") or (request.client.host if request.client else "")
 
 
 def _milliseconds(given: str | None, default: int) -> float:

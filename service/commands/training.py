@@ -19,7 +19,7 @@ TASKS = ("text-classification", "question-answering")
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     source = "FILE[:K/N]"
-    parser.add_argument("--task", choices=TASKS, required=True)
+    parser.add_argument("--task", choices=TASKS, required=True, help="what it learns to do")
     parser.add_argument(
         "--init", required=True, help="ALBERT checkpoint to start from: a folder or a hub id, as convert"
     )
@@ -61,7 +61,7 @@ def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learnin
     parser.add_argument("--learning-rate", type=float, default=learning_rate, help=rate)
     parser.add_argument("--batch-tokens", type=some, default=batch_tokens, help=tokens)
     parser.add_argument("--accumulate", type=some, default=1, help="batches to a step [1]")
-    parser.add_argument("--minutes", type=_above_zero, help="end after so long, whatever is left")
+    parser.add_argument("--minutes", type=_above_zero, help="end after so long [train: never, pretrain: 20]")
     parser.add_argument("--warmup", type=float, default=0.06, help="share of the run [0.06]")
     parser.add_argument("--weight-decay", type=float, default=0.01, help="share of the rate [0.01]")
     parser.add_argument("--evaluations", type=some, default=8, help="on the held-out examples [8]")
@@ -162,7 +162,7 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=0, help="write so many of the text to train.jsonl, for train")
     parser.add_argument("--max-tokens", type=float, default=60e6, help="of text that is read [60e6]")
     parser.add_argument(
-        "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before"
+        "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before [1000000]"
     )
     shape_flags(parser)
     _recipe_flags(parser, batch_tokens=4096, learning_rate=1e-3)

@@ -50,6 +50,7 @@ class Admission:
 
     clock: Callable[[], float]
     on_refusal: Callable[[str], None] = lambda cause: None
+    share_of: Callable[[str], float] = lambda client: 1.0  # of the time until a deadline, for one client at most
     step: float = 0.0  # seconds until the step that runs can be interrupted
     _demand: Demand = field(default_factory=Demand)
     _reservations: set[Reservation] = field(default_factory=set)
@@ -183,20 +184,25 @@ class Admission:
         """Seconds by which it would be too much; zero or less: there is room."""
         if not self._reservations:
             return 0.0
+        own_excess = self._own_seconds(asked) - self.share_of(asked.client) * (asked.deadline - now)
         share, trust = self._share(asked, now), self._trust_at(now)
         excess = self._demand.excess(now, asked.slot, asked.seconds, trust * share, trust * PROMISED)
         # What is not promised is for what is not known; a step that runs is known, and may use it.
-        return max(excess, self._demand.excess(now, asked.slot, asked.seconds + self.step, 1.0, 1.0))
+        return max(own_excess, excess, self._demand.excess(now, asked.slot, asked.seconds + self.step, 1.0, 1.0))
 
     def _share(self, asked: Reservation, now: float) -> float:
         """How much of the time until its deadline may be promised when ``asked`` is."""
         if self._returns.due(asked.client, now):
             return PROMISED
-        reserved = self._clients[asked.client].seconds if asked.client in self._clients else 0.0
-        own = (reserved + asked.seconds) / max(1e-9, asked.deadline - now)
+        own = self._own_seconds(asked) / max(1e-9, asked.deadline - now)
         if self._returns.expected(now, asked.deadline):
             return WHILE_SOME_RETURN["light" if own <= LIGHT else "new"]
         return LEFT_BY_HEAVY if own > HEAVY else OPEN
+
+    def _own_seconds(self, asked: Reservation) -> float:
+        """What its client would have reserved with ``asked``."""
+        own = self._clients.get(asked.client)
+        return asked.seconds + (own.seconds if own else 0.0)
 
     def _refuse(self, asked: Reservation, excess: float, now: float, *, guess: bool = False) -> None:
         if not guess and asked.seconds > PROMISED * (asked.deadline - now):

@@ -15,6 +15,7 @@ from ..repository.store import Fingerprint, Listing, fingerprint, look
 from ..runtime.memory import give_back
 from ..types import ModelRef
 from .engine import Engine
+from .unloaded import Unloaded
 
 log = logging.getLogger(__name__)
 Loader = Callable[[Path], Engine]
@@ -59,22 +60,53 @@ class Registry:
     executor: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="loader"))
     clock: Callable[[], float] = time.monotonic
     absent_seconds: float = ABSENT_SECONDS
+    unloaded: Unloaded = field(default_factory=Unloaded)
+    _syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _failures: dict[ModelRef, _Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
     _closing: set["asyncio.Task[None]"] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)  # of all that the repository ever had
 
+    async def load(self, name: str) -> None:
+        """Look at the repository at once, and load ``name`` again where it was unloaded.
+
+        ModelNotFound where that does not load, saying why.
+        """
+        self.unloaded.remove(name)
+        for ref in [ref for ref in self._failures if ref.name == name]:
+            del self._failures[ref]  # tried at once
+        await self.sync()
+        if not self.named(name):
+            raise self.not_found(name)
+
+    async def unload(self, name: str) -> None:
+        """Let ``name`` go once its requests are answered, until it is loaded again.  ModelNotFound."""
+        if not self.named(name):
+            raise self.not_found(name)
+        self.unloaded.add(name)
+        async with self._syncing:
+            self._retire(name, set())
+        self.metrics.loaded.set(len(self.engines()))
+
     async def sync(self) -> None:
         """Load what the repository has and this has not; let go what it no longer has.  The old serve meanwhile."""
+        async with self._syncing:
+            await self._sync()
+
+    async def _sync(self) -> None:
         listing = await self._look()
         if listing is None:
             self._synced.set()
             return
         self._failures = {ref: one for ref, one in self._failures.items() if ref.version in listing.of(ref.name)}
         self._names |= listing.models.keys()
+        unloaded = self.unloaded.names()
         for name in sorted(self._models.keys() | listing.models.keys()):
-            await self._sync_model(name, listing)
+            if name in unloaded:
+                self._retire(name, set())
+            else:
+                await self._sync_model(name, listing)
         self.metrics.loaded.set(len(self.engines()))
         self._synced.set()
 
@@ -234,6 +266,10 @@ class Registry:
     def _listing(self) -> str:
         names = ", ".join(f"{e.ref} ({e.manifest.task})" for e in self.engines())
         return f"there is {names}" if names else "no model is loaded"
+
+    def named(self, name: str) -> list[Engine]:
+        """The loaded versions of one model, oldest first."""
+        return [one.engine for _, one in sorted(self._models.get(name, {}).items())]
 
     def engines(self) -> list[Engine]:
         """All that is loaded, by name, oldest version first."""

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service.api.access import is_public
 from service.settings import Settings
 from tests.api.test_bad_input import check_error
 from tests.conftest import serving
@@ -45,8 +46,8 @@ async def test_keys_and_headers_are_in_it(client: httpx.AsyncClient) -> None:
     described = await document(client)
     assert described["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     for path, methods in described["paths"].items():
-        for operation in methods.values():
-            public = path.startswith(("/health", "/metrics"))
+        for method, operation in methods.items():
+            public = is_public(path, method.upper())
             assert ("security" in operation) is not public, path
             assert all("X-Request-ID" in one["headers"] for one in operation["responses"].values())
     classify = described["paths"]["/classify"]["post"]

@@ -335,7 +335,7 @@ async def test_openapi_has_every_route_and_its_examples_work(client: httpx.Async
     document = (await client.get("/openapi.json")).json()
 
     wanted = {"/classify", "/qa", "/explain", "/models", "/models/{name}", "/health/live", "/health/ready", "/metrics"}
-    assert set(document["paths"]) == wanted
+    assert set(document["paths"]) >= wanted
     for route, schema in (("/classify", "ClassifyRequest"), ("/qa", "QaRequest"), ("/explain", "ExplainRequest")):
         examples = document["components"]["schemas"][schema]["examples"]
         assert examples

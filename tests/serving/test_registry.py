@@ -14,6 +14,7 @@ from service.errors import ModelNotFound, RepositoryError, Unavailable, WrongTas
 from service.metrics import Metrics
 from service.serving.engine import Engine
 from service.serving.registry import ABSENT_LOOKS, ABSENT_SECONDS, FIRST_RETRY, LONGEST_RETRY, Registry
+from service.serving.unloaded import Unloaded
 from service.tasks.classification import Classification
 from service.tasks.question_answering import QuestionAnswering
 from service.types import ModelRef
@@ -449,3 +450,60 @@ async def test_closing_closes_every_engine(shelf: Shelf) -> None:
     shelf.registry.close()
     assert all(engine.closed for engine in shelf.engines.values())
     assert shelf.registry.engines() == []
+
+
+async def test_what_is_unloaded_stays_away_until_it_is_loaded_and_ends_its_requests_first(shelf: Shelf) -> None:
+    shelf.put("a/1")
+    shelf.put("b/1")
+    await shelf.look()
+    async with shelf.registry.lease("a", None, Classification):
+        await shelf.registry.unload("a")
+        await asyncio.sleep(0.005)
+        assert not shelf.engines["a/1"].closed
+    await until(lambda: shelf.engines["a/1"].closed)
+
+    shelf.put("a/2")
+    assert await shelf.look(3) == ["b/1"]
+    assert shelf.value("models_loaded") == 1
+    await shelf.registry.load("a")
+    assert await shelf.look() == ["a/2", "b/1"]
+
+
+async def test_loading_tries_at_once_what_failed_and_says_why_it_fails_again(shelf: Shelf) -> None:
+    shelf.put("a/1")
+    shelf.broken.add("a/1")
+    await shelf.look()
+    with pytest.raises(ModelNotFound, match="a/1 is damaged"):
+        await shelf.registry.load("a")
+    assert shelf.loads == ["a/1", "a/1"]
+    shelf.broken.clear()
+    await shelf.registry.load("a")
+    assert await shelf.look() == ["a/1"]
+
+
+@pytest.mark.parametrize("name", ["none", "../root", ""])
+async def test_what_is_not_there_is_neither_loaded_nor_unloaded(shelf: Shelf, name: str) -> None:
+    for act in (shelf.registry.load, shelf.registry.unload):
+        with pytest.raises(ModelNotFound):
+            await act(name)
+    assert shelf.registry.unloaded.names() == set()
+
+
+async def test_looks_at_one_time_load_a_version_once(shelf: Shelf) -> None:
+    shelf.put("a/1")
+    await asyncio.gather(*(shelf.registry.load("a") for _ in range(5)), shelf.registry.sync())
+    assert shelf.loads == ["a/1"]
+
+
+async def test_the_other_workers_follow_at_their_next_look(shelf: Shelf, tmp_path: Path) -> None:
+    other = Shelf(shelf.root)
+    for one in (shelf, other):
+        one.registry.unloaded = Unloaded(tmp_path)
+    shelf.put("a/1")
+    await shelf.look()
+    await other.look()
+    await shelf.registry.unload("a")
+    assert await other.look() == []
+    await other.registry.load("a")
+    assert await shelf.look() == ["a/1"]
+    other.registry.close()

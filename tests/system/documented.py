@@ -15,7 +15,7 @@ from typing import Any
 from tests.conftest import ROOT
 from tests.system.conftest import Server, kill, start_server, wait_until_ready
 
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("classify", "ask", "explain"))]
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("classify", "ask", "explain", "protocols"))]
 CHINESE = ROOT / "README.zh.md"  # has the README's commands and answers
 PYTHON = re.compile(r"```python\n(.+?)```", re.DOTALL)
 PAIR = re.compile(r"(```bash\n(curl .+?)\n```\n```json\n)(.+?)(\n```)", re.DOTALL)

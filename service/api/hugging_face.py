@@ -1,0 +1,125 @@
+"""Hugging Face's shape of requests, as ``huggingface_hub.InferenceClient`` sends them.
+
+``POST /`` goes to the default model of the task that ``inputs`` are for, ``POST /models/NAME`` to that one.
+https://huggingface.co/docs/inference-providers/tasks/text-classification
+"""
+
+from collections.abc import Mapping, Sequence as Seq
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from ..errors import InvalidRequest
+from ..serving.engine import Engine
+from .classify import classified
+from .open_inference import PlainError
+from .qa import answered
+from .route import JsonRoute, add_json_route, validate
+from .schemas import Body, ClassifyRequest, Pair, QaRequest, Text
+from .service import Service
+from .work import RequestWork
+
+
+class Question(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    question: Text = Field(description="What is asked, in words.")
+    context: Text = Field(description="The text to look in.")
+
+
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    top_k: int | None = Field(None, ge=1, description="How many labels or answers to give.")
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
+        None, description="How logits become scores."
+    )
+    max_answer_len: int | None = Field(None, ge=1, le=100, description="Longest answer, in tokens.")
+    handle_impossible_answer: bool | None = Field(
+        None, description="The context may hold no answer; the answer is empty then."
+    )
+    align_to_words: bool | None = Field(None, description="Left alone: an answer has the model's own limits.")
+    doc_stride: int | None = Field(None, description="Left alone: the model's own windows are used.")
+    max_seq_len: int | None = Field(None, description="Left alone, as doc_stride.")
+    max_question_len: int | None = Field(None, description="Left alone: a question that is too long is an error.")
+
+
+class InferenceRequest(Body):
+    lists: ClassVar[Mapping[str, str]] = {"inputs": "max_inputs"}
+
+    inputs: Text | Question | Pair | Annotated[list[Text | Pair], Field(fail_fast=True, min_length=1)] = Field(
+        description="A text, a list of texts, or a question with its context."
+    )
+    parameters: Parameters = Field(default_factory=Parameters, description="Of the task.")
+    options: dict[str, Any] | None = Field(None, description="Left alone.")
+
+
+class Label(BaseModel):
+    label: str = Field(description="One of the model's labels.")
+    score: float = Field(description="From 0 to 1; with none, the logit.")
+
+
+class FoundAnswer(BaseModel):
+    answer: str = Field(description="The context's own characters; empty where it holds no answer.")
+    score: float = Field(description="The chance that it is right.")
+    start: int = Field(description="First code point of the answer.")
+    end: int = Field(description="One past the last code point.")
+
+
+class _Route(JsonRoute):
+    def priced_as(self, service: Service, request: Request) -> str:
+        name = request.path_params.get("name")
+        return service.priced_as(name, self.path) if name else "/classify"
+
+
+def add_routes(app: FastAPI) -> None:
+    for path, name in (("/", "inference"), ("/models/{name}", "model_inference")):
+        add_json_route(
+            app, path, infer, list[list[Label]] | list[FoundAnswer] | FoundAnswer, "Hugging Face's shape of requests",
+            kind=_Route, tag="hugging face", error=PlainError, name=name,
+        )  # fmt: skip
+
+
+async def infer(body: InferenceRequest, request: Request) -> Response:
+    work: RequestWork = request.state.work
+    chosen = {"model": request.path_params.get("name")}
+    if isinstance(body.inputs, Question):
+        return await _answer(work, body.inputs, body.parameters, chosen)
+    return await _label(work, body.inputs, body.parameters, chosen)
+
+
+async def _label(
+    work: RequestWork, inputs: str | Pair | Seq[str | Pair], parameters: Parameters, chosen: dict[str, Any]
+) -> Response:
+    listed = [inputs] if isinstance(inputs, str | Pair) else inputs
+    shown = [one if isinstance(one, str) else one.model_dump() for one in listed]
+    content = {"inputs": shown, "top_k": parameters.top_k, "activation": parameters.function_to_apply} | chosen
+    asked = validate(ClassifyRequest, content, work.service.settings)
+    return await classified(work, asked, lambda engine, results: work.respond_json(engine, labels_of(results)))
+
+
+async def _answer(work: RequestWork, inputs: Question, parameters: Parameters, chosen: dict[str, Any]) -> Response:
+    content = {
+        "top_k": parameters.top_k, "max_answer_tokens": parameters.max_answer_len,
+        "no_answer": parameters.handle_impossible_answer,
+    }  # fmt: skip
+    given = {name: value for name, value in content.items() if value is not None}
+    asked = validate(QaRequest, inputs.model_dump() | given | chosen, work.service.settings)
+
+    def respond(engine: Engine, found: dict[str, Any]) -> Response:
+        spans = [{name: one[name] for name in ("score", "start", "end")} | {"answer": one["text"]}
+                 for one in found["answers"]]  # fmt: skip
+        spans = spans or [{"answer": "", "score": found["no_answer_score"], "start": 0, "end": 0}]
+        return work.respond_json(engine, spans if (parameters.top_k or 1) > 1 else spans[0])
+
+    return await answered(work, asked, respond)
+
+
+def labels_of(results: Seq[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The labels of each input.  InvalidRequest for the first that failed: this shape has no place for its error."""
+    for index, result in enumerate(results):
+        if "error" in result:
+            raise InvalidRequest(f"inputs.{index}: {result['error']['message']}")
+    return [result["labels"] for result in results]
