@@ -10,7 +10,9 @@ from .errors import ServiceError, UsageError
 
 USAGE = 2  # as argparse has it
 SHELLS = ("bash", "zsh")
-EXTRAS = {"onnxruntime": "cpu", "aiohttp": "bench"} | dict.fromkeys(("pypdfium2", "rapidocr", "PIL"), "documents")
+EXTRAS = {"onnxruntime": "cpu", "aiohttp": "bench", "grpc": "grpc", "google": "grpc"} | dict.fromkeys(
+    ("pypdfium2", "rapidocr", "PIL"), "documents"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

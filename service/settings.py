@@ -144,6 +144,10 @@ class Settings(BaseSettings):
     admin_keys: Annotated[list[Key], NoDecode] = Field(
         [], description="The same as api_keys for keys that may also load and unload models."
     )
+    grpc_port: int | None = Field(
+        None, ge=1, le=65535, description="Port for the Open Inference Protocol over gRPC; unset, none. Takes the "
+        "extra grpc.",
+    )  # fmt: skip
     admin_port: int | None = Field(
         None, ge=1, le=65535, description="A port of its own for /metrics and for loading and unloading models, which "
         "the other port then does not have. Without an admin key that port may do it without.",

@@ -19,6 +19,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "model_repo": ("/srv/models", Path("/srv/models")),
     "api_key_file": ("/run/keys.toml", Path("/run/keys.toml")),
     "admin_keys": ("root", ["root"]),
+    "grpc_port": ("9001", 9001),
     "admin_port": ("9000", 9000),
     "cors_origins": ("https://a.example,https://b.example", ["https://a.example", "https://b.example"]),
     "root_path": ("/albert", "/albert"),

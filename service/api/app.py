@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     failures.install(app)
     app.state.lag = LoopLag(metrics, settings.root_path)
     keys = app.state.keys = Keys(settings)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, access=Access(settings, metrics, keys))
+    access = app.state.access = Access(settings, metrics, keys)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, access=access)
     if settings.cors_origins:  # outermost: a browser asks beforehand, without a key
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
@@ -116,8 +118,10 @@ async def _lifespan(
     keys: Keys = app.state.keys
     service.device.admission.share_of = keys.share
     recovery = Recovery(service.device, service.registry.engines, life.fail, settings.step_timeout_seconds)
+    access: Access = app.state.access
     async with (
         service.device.running(),
+        _grpc(service, access),
         recovery.watching(),
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
@@ -135,6 +139,14 @@ async def _lifespan(
     service.encoding.close()
     service.aside.close()
     await service.files.close()
+
+
+def _grpc(service: Service, access: Access) -> AbstractAsyncContextManager[None]:
+    if service.settings.grpc_port is None:
+        return contextlib.nullcontext()
+    from .grpc_server import grpc_serving  # an extra: loaded only where it is asked for
+
+    return grpc_serving(service, access)
 
 
 def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -94,6 +95,8 @@ def _prepare(settings: Settings) -> None:
             f"model repository {settings.model_repo} holds no model. Convert one: "
             f"albert-serve convert CHECKPOINT --name NAME --model-repo {settings.model_repo}"
         )
+    if settings.grpc_port is not None and find_spec("grpc") is None:
+        raise UsageError("grpc_port takes the extra 'grpc' of this package, which is not installed")
     configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _stop_early)
     for name, meant in unknown_variables(os.environ).items():

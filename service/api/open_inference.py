@@ -15,13 +15,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence as Seq
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from ..errors import InvalidRequest, MalformedBody
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
 from .classify import classified
+from .failures import explain
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
 from .schemas import Body, ClassifyRequest, QaRequest
@@ -30,6 +31,7 @@ from .tensors import InputTensor, RequestedOutput, Tensor, join, split, texts
 from .work import RequestWork
 
 T = TypeVar("T")
+Answering = Callable[[Engine, Seq[Tensor]], T]
 LENGTH_HEADER = "Inference-Header-Content-Length"
 VERSION = "/versions/{version:int}"
 # What Triton's clients may send in parameters and has no meaning here.
@@ -100,7 +102,7 @@ async def infer(body: InferRequest, request: Request) -> Response:
 
 def inference(
     service: Service, name: str, version: int | None, body: InferRequest, binary: bytes
-) -> Callable[[RequestWork, Callable[[Engine, Seq[Tensor]], T]], Awaitable[T]]:
+) -> Callable[[RequestWork, Answering[T]], Awaitable[T]]:
     """What ``body`` asks of a model, to be called with the work and with what answers (engine, outputs).
 
     ModelNotFound, InvalidRequest and TooLarge before anything is run.
@@ -122,6 +124,14 @@ def inference(
         )
     question = validate(QaRequest, _qa_body(given) | options, service.settings)
     return lambda work, respond: answered(work, question, lambda engine, found: respond(engine, answer_tensors(found)))
+
+
+def validated(content: dict[str, Any]) -> InferRequest:
+    """Of another transport than HTTP.  InvalidRequest names the field."""
+    try:
+        return InferRequest.model_validate(content)
+    except ValidationError as error:
+        raise InvalidRequest(explain(error.errors(include_url=False, include_input=False), content)) from None
 
 
 def _inputs(service: Service, body: InferRequest, binary: bytes) -> dict[str, list[str]]:

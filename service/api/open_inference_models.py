@@ -36,7 +36,7 @@ def add_routes(app: FastAPI) -> None:
 
 @router.get("", responses=NOT_THERE, summary="The server and its extensions")
 async def server_metadata() -> dict[str, Any]:
-    return {"name": "albert-serve", "version": __version__, "extensions": EXTENSIONS}
+    return server_facts()
 
 
 @router.get("/health/live", summary="Is the process alive")
@@ -52,22 +52,22 @@ async def server_ready(request: Request) -> JSONResponse:
 
 @router.get("/models/{name}", responses=NOT_THERE, summary="A model's tensors")
 async def model_metadata(name: str, request: Request) -> dict[str, Any]:
-    return _metadata(_service(request), name, None)
+    return model_facts(_service(request), name, None)
 
 
 @router.get(f"/models/{{name}}{VERSION}", responses=NOT_THERE, summary="A version's tensors")
 async def version_metadata(name: str, version: int, request: Request) -> dict[str, Any]:
-    return _metadata(_service(request), name, version)
+    return model_facts(_service(request), name, version)
 
 
 @router.get("/models/{name}/ready", responses=NOT_THERE, summary="Is a model loaded")
 async def model_ready(name: str, request: Request) -> dict[str, Any]:
-    return _readiness(_service(request), name, None)
+    return readiness(_service(request), name, None)
 
 
 @router.get(f"/models/{{name}}{VERSION}/ready", responses=NOT_THERE, summary="Is a version loaded")
 async def version_ready(name: str, version: int, request: Request) -> dict[str, Any]:
-    return _readiness(_service(request), name, version)
+    return readiness(_service(request), name, version)
 
 
 @router.get("/models/{name}/config", responses=NOT_THERE, summary="A model's tensors as Triton configures them")
@@ -99,6 +99,10 @@ async def unload_model(name: str, request: Request) -> dict[str, Any]:
     return {"name": name}
 
 
+def server_facts() -> dict[str, Any]:
+    return {"name": "albert-serve", "version": __version__, "extensions": EXTENSIONS}
+
+
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -113,14 +117,16 @@ def _versions(service: Service, name: str, version: int | None) -> list[Engine]:
     return found
 
 
-def _readiness(service: Service, name: str, version: int | None) -> dict[str, Any]:
+def readiness(service: Service, name: str, version: int | None) -> dict[str, Any]:
+    """ModelNotFound where it is not loaded, Unavailable where nothing can answer."""
     engine = _versions(service, name, version)[-1]
     if service.device.down or service.life.ending:
         raise Unavailable(service.not_ready_reason())
     return {"name": name, "version": str(engine.ref.version), "ready": True}
 
 
-def _metadata(service: Service, name: str, version: int | None) -> dict[str, Any]:
+def model_facts(service: Service, name: str, version: int | None) -> dict[str, Any]:
+    """Of the newest, or of ``version``.  ModelNotFound."""
     engines = _versions(service, name, version)
     return {"name": name, "versions": [str(one.ref.version) for one in engines]} | metadata(engines[-1])
 

@@ -100,24 +100,32 @@ def split(tensors: Seq[InputTensor], binary: bytes) -> list[bytes | None]:
     return parts
 
 
+def requested(outputs: Seq[Tensor], wanted: Seq[RequestedOutput] | None) -> list[Tensor]:
+    """Those that are ``wanted``, in that order; all where nothing is said.  InvalidRequest where one is not there."""
+    if wanted is None:
+        return list(outputs)
+    there = {one.name: one for one in outputs}
+    for one in wanted:
+        if one.name not in there:
+            raise InvalidRequest(f"outputs: {one.name}: there is {', '.join(there)}")
+        if one.parameters.get("classification"):
+            raise InvalidRequest("outputs: no classification extension: label and score are outputs of their own")
+    return [there[one.name] for one in wanted]
+
+
 def join(said: dict[str, Any], outputs: Seq[Tensor], wanted: Seq[RequestedOutput] | None, binary: bool) -> list[bytes]:
     """An answer: its JSON, then the binary parts.  ``binary``: of outputs that do not say it themselves.
 
     InvalidRequest for an output that there is not.
     """
-    there = {one.name: one for one in outputs}
-    asked = [RequestedOutput(name=name, parameters={}) for name in there] if wanted is None else wanted
+    said_of = {one.name: one.parameters.get("binary_data", binary) for one in wanted or ()}
     shown, parts = [], []
-    for one in asked:
-        if one.name not in there:
-            raise InvalidRequest(f"outputs: {one.name}: there is {', '.join(there)}")
-        if one.parameters.get("classification"):
-            raise InvalidRequest("outputs: no classification extension: label and score are outputs of their own")
-        if one.parameters.get("binary_data", binary):
-            facts, part = there[one.name].in_binary()
+    for tensor in requested(outputs, wanted):
+        if said_of.get(tensor.name, binary):
+            facts, part = tensor.in_binary()
             parts.append(part)
         else:
-            facts = there[one.name].in_json()
+            facts = tensor.in_json()
         shown.append(facts)
     return [to_json(said | {"outputs": shown}, inf_nan_mode="null"), *parts]
 
