@@ -30,6 +30,14 @@ class Settings(BaseSettings):
     model_repo: Path = Field(Path("model_repo"), description="Folder of the model repository.")
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 lets other machines in.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    unix_socket: Path | None = Field(
+        None, description="Listen on this Unix socket in place of host and port, such as for a proxy on this machine."
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate and its chain: the service then speaks TLS, over gRPC too. Read "
+        "again when it changes (not for gRPC).",
+    )  # fmt: skip
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key.")
     device: str = Field(
         "auto", description="auto, cpu, cuda or cuda:N. auto takes CUDA where it works and logs why; a named device "
         "that does not work is an error.",
@@ -165,6 +173,17 @@ class Settings(BaseSettings):
         "auto", description="json for collectors, text for people; auto is text on a terminal, json elsewhere."
     )
     access_log: bool = Field(False, description="A line for each request: method, path, status and milliseconds.")
+
+    def contradiction(self) -> str:
+        """What does not go together; empty where all does."""
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            return "tls_certificate and tls_key: give both or neither"
+        if self.unix_socket is not None and self.tls_certificate is not None:
+            return "unix_socket: it speaks no TLS; leave tls_certificate out"
+        ports = [port for port in (self.port, self.admin_port, self.grpc_port) if port]
+        if len(set(ports)) < len(ports):
+            return "port, admin_port, grpc_port: two of them are one"
+        return ""
 
     @field_validator("device")
     @classmethod

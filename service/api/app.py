@@ -146,7 +146,8 @@ def _grpc(service: Service, access: Access) -> AbstractAsyncContextManager[None]
         return contextlib.nullcontext()
     from .grpc_server import grpc_serving  # an extra: loaded only where it is asked for
 
-    return grpc_serving(service, access)
+    chain, key = service.settings.tls_certificate, service.settings.tls_key
+    return grpc_serving(service, access, (key.read_bytes(), chain.read_bytes()) if chain and key else None)
 
 
 def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:

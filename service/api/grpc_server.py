@@ -124,8 +124,13 @@ def _address(peer: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def grpc_serving(service: Service, access: Access, credentials: Any = None) -> AsyncIterator[None]:
-    """Answer on ``grpc_port`` until told to stop; what runs then may end within ``drain_seconds``."""
+async def grpc_serving(
+    service: Service, access: Access, pair: tuple[bytes, bytes] | None = None
+) -> AsyncIterator[None]:
+    """Answer on ``grpc_port`` until told to stop; what runs then may end within ``drain_seconds``.
+
+    ``pair``: private key and certificate chain in PEM, for TLS.
+    """
     settings = service.settings
     known = methods()
     calls = Calls(service, access, {name: answer for name, (_, answer) in known.items()})
@@ -142,10 +147,10 @@ async def grpc_serving(service: Service, access: Access, credentials: Any = None
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"
     try:
-        if credentials is None:
+        if pair is None:
             server.add_insecure_port(address)
         else:
-            server.add_secure_port(address, credentials)
+            server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
     except RuntimeError as error:
         raise ServiceError(
             f"cannot listen on {address} for gRPC. Is another service there? Give another grpc_port"

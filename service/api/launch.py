@@ -33,7 +33,7 @@ def read_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(": ".join([*map(str, e["loc"]), e["msg"]]) for e in error.errors())
         raise UsageError(f"settings: {problems}") from error
     except ValueError as error:  # a list that is not JSON
         raise UsageError(f"settings: {error}") from error
@@ -53,14 +53,15 @@ def _serve_several(settings: Settings) -> int:
     from .workers import Supervisor, metrics_folder
 
     with metrics_folder() as folder:
-        from .server import listen
+        from .listeners import listen
 
         return Supervisor(settings, listen(settings), folder).run()
 
 
 def _serve_alone(settings: Settings) -> NoReturn:
     from .app import choose_device
-    from .server import listen, run
+    from .listeners import listen
+    from .server import run
 
     device = choose_device(settings)
     run(settings, device, listen(settings), lambda: None)
@@ -95,6 +96,8 @@ def _prepare(settings: Settings) -> None:
             f"model repository {settings.model_repo} holds no model. Convert one: "
             f"albert-serve convert CHECKPOINT --name NAME --model-repo {settings.model_repo}"
         )
+    if wrong := settings.contradiction():
+        raise UsageError(f"settings: {wrong}")
     if settings.grpc_port is not None and find_spec("grpc") is None:
         raise UsageError("grpc_port takes the extra 'grpc' of this package, which is not installed")
     configure(settings.log_level, settings.log_format)

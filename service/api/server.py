@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
@@ -20,11 +21,13 @@ from typing import NoReturn
 import uvicorn
 from fastapi import FastAPI
 
-from ..errors import ServiceError, Unavailable
+from ..errors import Unavailable
 from ..runtime.providers import Device
 from ..settings import Settings
 from .app import create_app
+from .certificate import Certificate
 from .lifecycle import Lifecycle, State
+from .listeners import BACKLOG, address, close
 from .protocol import ConnectionLimits, bounded
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,6 @@ IDLE_SECONDS = 0.5  # for a request that is on its way on an idle connection whe
 READY_SECONDS = 0.1  # how often it is looked at until the service is ready
 LAST_SECONDS = 2  # for the 503 of those whose time is over to reach them
 OTHER_DESCRIPTORS = 64  # files of models, the event loop's own, logs
-BACKLOG = 2048
 
 
 class Server(uvicorn.Server):
@@ -50,17 +52,27 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=settings.drain_seconds + 2 * LAST_SECONDS,
         )  # fmt: skip
         super().__init__(config)
+        self._certificate: Certificate | None = None
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            self._certificate = Certificate(settings.tls_certificate, settings.tls_key)
+            config.load()
+            config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            config.ssl.set_alpn_protocols(["http/1.1"])
+            self._certificate.load(config.ssl)
         self._settings, self._app, self._life, self._on_ready = settings, app, life, on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        watching = asyncio.create_task(self._follow_life())
+        watching = [asyncio.create_task(self._follow_life())]
+        if self._certificate is not None and self.config.ssl is not None:
+            watching.append(asyncio.create_task(self._certificate.follow(self.config.ssl)))
         try:
             await super()._serve(sockets)
         finally:
-            watching.cancel()
+            for one in watching:
+                one.cancel()
             if self._telling:
                 self._telling.cancel()
 
@@ -87,9 +99,8 @@ class Server(uvicorn.Server):
         service = self._app.state.service
         while service.not_ready_reason():  # noqa: ASYNC110 - it has many causes, and no one event
             await asyncio.sleep(READY_SECONDS)
-        for one in sockets:
-            here = address(one) + self._settings.root_path
-            log.info("ready: %s  docs: %s/docs", here, here)
+        here = address(sockets[0], tls=self._certificate is not None) + self._settings.root_path
+        log.info("ready: %s  docs: %s/docs", here, here)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._life.advance(State.DRAINING)
@@ -104,8 +115,11 @@ class Server(uvicorn.Server):
         """Listen no more; connections that are idle may send one request more, for a client may just be doing so."""
         for server in self.servers:
             server.close()
-        for one in sockets:
-            one.close()
+        if self._settings.workers > 1:  # the supervisor's file, on which other workers may listen
+            for one in sockets:
+                one.close()
+        else:
+            close(sockets, self._settings)
         if self.server_state.connections:
             await self._wait(min(IDLE_SECONDS, self._settings.drain_seconds))
 
@@ -125,7 +139,8 @@ class Server(uvicorn.Server):
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # What comes while the process ends changes nothing.
+                signal.signal(number, signal.SIG_IGN if self._life.ending else handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None:
@@ -143,43 +158,17 @@ class Server(uvicorn.Server):
             self._life.stop()
 
 
-def run(settings: Settings, device: Device, listener: socket.socket, on_ready: Callable[[], None]) -> NoReturn:
-    """Serve on ``listener`` until told to stop, and end the process."""
+def run(settings: Settings, device: Device, listeners: list[socket.socket], on_ready: Callable[[], None]) -> NoReturn:
+    """Serve on ``listeners`` until told to stop, and end the process."""
     life = Lifecycle()
     app = create_app(settings, device, life)
     server = Server(settings, app, life, on_ready)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends already
     logging.shutdown()
     # Threads may still be in ONNX Runtime, loading, running or hanging: the interpreter must not be taken from them.
     os._exit(life.exit_code or (0 if server.started or life.ending else 1))
-
-
-def listen(settings: Settings) -> socket.socket:
-    """The socket that all workers share.  ServiceError where the address cannot be had."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}. Is another service there? Give "
-            "another --port, or 0 for a free one."
-        ) from error
-    listener.set_inheritable(True)
-    log.info("listening on %s", address(listener))
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    """Where a browser on this machine finds it."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def connection_limit(wanted: int) -> int:

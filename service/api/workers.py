@@ -23,6 +23,7 @@ from typing import Any
 from ..errors import ServiceError
 from ..logs import configure
 from ..settings import Settings
+from .listeners import close
 
 log = logging.getLogger(__name__)
 TICK = 0.1  # seconds
@@ -51,7 +52,7 @@ class Worker:
 @dataclass(slots=True)
 class Supervisor:
     settings: Settings
-    listener: socket.socket
+    listeners: list[socket.socket]
     metrics_folder: str
     workers: list[Worker] = field(default_factory=list)
     _signals: list[int] = field(default_factory=list)
@@ -81,7 +82,7 @@ class Supervisor:
     def _start(self) -> Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(self.settings, self.listener, theirs), daemon=False)
+        process = context.Process(target=work, args=(self.settings, self.listeners, theirs), daemon=False)
         process.start()
         theirs.close()
         worker = Worker(process, ours, time.monotonic())
@@ -154,7 +155,7 @@ class Supervisor:
         """All workers end what runs.  This process holds the port no longer: who comes later is refused, not kept."""
         for worker in self.workers:
             worker.process.terminate()
-        self.listener.close()
+        close(self.listeners, self.settings)
         limit = self.settings.shutdown_delay_seconds + self.settings.drain_seconds + 15
         until, told = time.monotonic() + limit, len(self._signals)
         while any(worker.process.is_alive() for worker in self.workers) and time.monotonic() < until:
@@ -172,7 +173,7 @@ class Supervisor:
         return code
 
 
-def work(settings: Settings, listener: socket.socket, reports: Connection) -> None:
+def work(settings: Settings, listeners: list[socket.socket], reports: Connection) -> None:
     """The whole of one worker process."""
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -184,7 +185,7 @@ def work(settings: Settings, listener: socket.socket, reports: Connection) -> No
             reports.send("ready")
 
     try:
-        server.run(settings, choose_device(settings), listener, ready)
+        server.run(settings, choose_device(settings), listeners, ready)
     except ServiceError as error:
         log.error("%s", error.message)
         raise SystemExit(USAGE) from None
