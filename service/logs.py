@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Literal
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # where requests are traced
 
 
 class JsonFormatter(logging.Formatter):
@@ -21,6 +22,8 @@ class JsonFormatter(logging.Formatter):
         }
         if _id_of(record):
             entry["request_id"] = _id_of(record)
+            if trace_id.get():
+                entry["trace_id"] = trace_id.get()
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

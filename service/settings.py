@@ -168,6 +168,10 @@ class Settings(BaseSettings):
         "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="The path before all routes where a proxy serves this under "
         "one, such as /albert; whether the proxy takes it off or not.",
     )  # fmt: skip
+    tracing: bool = Field(
+        False, description="Send OpenTelemetry traces by OTLP over HTTP, to OTEL_EXPORTER_OTLP_ENDPOINT; the other "
+        "OTEL_ variables work, too. Takes the extra tracing.",
+    )  # fmt: skip
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="json for collectors, text for people; auto is text on a terminal, json elsewhere."

@@ -42,6 +42,18 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRun:
+    """One batch step that a request was in: when, on the device's clock, how much it held, between which depths."""
+
+    began: float
+    ended: float
+    tokens: int
+    sequences: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
     """Where one request's time went, in seconds: queued and run are those of its slowest sequence."""
 

@@ -13,7 +13,7 @@ SERVICE = ROOT / "service"
 # Higher may import lower; the four of layer 3 are strangers to each other.
 LEVELS = {
     "service.errors": 1, "service.types": 1, "service.settings": 1,
-    "service.background": 2, "service.metrics": 2, "service.logs": 2,
+    "service.tracing": 2, "service.background": 2, "service.metrics": 2, "service.logs": 2,
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
     "service.serving": 4, "service.documents": 4,
     "service.api": 5, "service.conversion": 5, "service.training": 5,

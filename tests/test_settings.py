@@ -22,6 +22,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "unix_socket": ("/run/albert.sock", Path("/run/albert.sock")),
     "tls_certificate": ("/run/tls.crt", Path("/run/tls.crt")),
     "tls_key": ("/run/tls.key", Path("/run/tls.key")),
+    "tracing": ("true", True),
     "grpc_port": ("9001", 9001),
     "admin_port": ("9000", 9000),
     "cors_origins": ("https://a.example,https://b.example", ["https://a.example", "https://b.example"]),

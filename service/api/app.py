@@ -10,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
@@ -56,6 +56,9 @@ from .middleware import RequestMiddleware
 from .page import add_page
 from .service import Service
 
+if TYPE_CHECKING:
+    from ..tracing import Tracing
+
 log = logging.getLogger(__name__)
 PULSE_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
@@ -81,9 +84,10 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     add_page(app)
     failures.install(app)
     app.state.lag = LoopLag(metrics, settings.root_path)
+    tracing = app.state.tracing = _tracing(settings)
     keys = app.state.keys = Keys(settings)
     access = app.state.access = Access(settings, metrics, keys)
-    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, access=access)
+    app.add_middleware(RequestMiddleware, settings=settings, metrics=metrics, access=access, tracing=tracing)
     if settings.cors_origins:  # outermost: a browser asks beforehand, without a key
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
@@ -121,7 +125,7 @@ async def _lifespan(
     access: Access = app.state.access
     async with (
         service.device.running(),
-        _grpc(service, access),
+        _grpc(service, access, app.state.tracing),
         recovery.watching(),
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
@@ -139,15 +143,25 @@ async def _lifespan(
     service.encoding.close()
     service.aside.close()
     await service.files.close()
+    if app.state.tracing is not None:
+        await asyncio.get_running_loop().run_in_executor(None, app.state.tracing.close)
 
 
-def _grpc(service: Service, access: Access) -> AbstractAsyncContextManager[None]:
+def _tracing(settings: Settings) -> "Tracing | None":
+    if not settings.tracing:
+        return None
+    from ..tracing import Tracing  # an extra: loaded only where it is asked for
+
+    return Tracing()
+
+
+def _grpc(service: Service, access: Access, tracing: "Tracing | None") -> AbstractAsyncContextManager[None]:
     if service.settings.grpc_port is None:
         return contextlib.nullcontext()
     from .grpc_server import grpc_serving  # an extra: loaded only where it is asked for
 
     chain, key = service.settings.tls_certificate, service.settings.tls_key
-    return grpc_serving(service, access, (key.read_bytes(), chain.read_bytes()) if chain and key else None)
+    return grpc_serving(service, access, tracing, (key.read_bytes(), chain.read_bytes()) if chain and key else None)
 
 
 def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:

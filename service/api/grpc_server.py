@@ -9,8 +9,9 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from starlette.datastructures import Headers
@@ -25,6 +26,10 @@ from .open_inference_models import index, model_facts, readiness, server_facts
 from .service import Service
 from .work import admit
 
+if TYPE_CHECKING:
+    from ..tracing import Trace, Tracing
+
+TRACED = "ModelInfer"
 log = logging.getLogger(__name__)
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT, 401: grpc.StatusCode.UNAUTHENTICATED,
@@ -33,6 +38,7 @@ CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }  # fmt: skip
+current_trace: "ContextVar[Trace | None]" = ContextVar("current_trace", default=None)
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -43,6 +49,7 @@ class Calls:
     service: Service
     access: Access
     answers: dict[str, type[Any]]
+    tracing: "Tracing | None" = None
 
     async def ServerLive(self, message: Any, context: Any) -> Any:  # noqa: N802 - the protocol's names
         return self.answers["ServerLive"](live=True)
@@ -84,6 +91,7 @@ class Calls:
         work = admit(
             service, service.priced_as(message.model_name, "grpc"), client=client, size=size, began=time.monotonic(),
             deadline_ms=None if left is None else str(1000 * left), connected=contextlib.nullcontext,
+            trace=current_trace.get(),
         )  # fmt: skip
         try:
             work.reserve(size)
@@ -125,7 +133,7 @@ def _address(peer: str) -> str:
 
 @contextlib.asynccontextmanager
 async def grpc_serving(
-    service: Service, access: Access, pair: tuple[bytes, bytes] | None = None
+    service: Service, access: Access, tracing: "Tracing | None", pair: tuple[bytes, bytes] | None
 ) -> AsyncIterator[None]:
     """Answer on ``grpc_port`` until told to stop; what runs then may end within ``drain_seconds``.
 
@@ -133,10 +141,12 @@ async def grpc_serving(
     """
     settings = service.settings
     known = methods()
-    calls = Calls(service, access, {name: answer for name, (_, answer) in known.items()})
+    calls = Calls(service, access, {name: answer for name, (_, answer) in known.items()}, tracing)
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(name, getattr(calls, name), service), request.FromString, answer.SerializeToString
+            _guarded(name, getattr(calls, name), service, tracing if name == TRACED else None),
+            request.FromString,
+            answer.SerializeToString,
         )
         for name, (request, answer) in known.items()
     }
@@ -174,14 +184,16 @@ async def _end(server: Any, service: Service) -> None:
     await server.stop(service.settings.drain_seconds)
 
 
-def _guarded(name: str, call: Handler, service: Service) -> Handler:
+def _guarded(name: str, call: Handler, service: Service, tracing: "Tracing | None") -> Handler:
     """Counted, with an id, and with its errors as gRPC has them."""
     metrics, route = service.metrics, f"grpc {name}"
 
     async def guarded(message: Any, context: Any) -> Any:
-        given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
-        known = isinstance(given, str) and GOOD_ID.fullmatch(given)
-        request_id.set(given if known else secrets.token_hex(16))
+        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+        given = metadata.get("x-request-id", "")
+        trace = tracing.begin(metadata) if tracing is not None else None
+        current_trace.set(trace)
+        request_id.set(given if GOOD_ID.fullmatch(given) else secrets.token_hex(16))
         began, status = time.perf_counter(), 499
         metrics.in_flight.inc()
         try:
@@ -204,6 +216,8 @@ def _guarded(name: str, call: Handler, service: Service) -> Handler:
             await context.abort(grpc.StatusCode.INTERNAL, told)
         finally:
             metrics.in_flight.dec()
+            if trace is not None:
+                trace.end("gRPC", name, status)
             metrics.requests.labels(route, status).inc()
             metrics.request_seconds.labels(route).observe(time.perf_counter() - began)
 

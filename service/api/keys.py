@@ -14,6 +14,7 @@ The file is TOML::
 
 import hashlib
 import logging
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -97,8 +98,9 @@ class Keys:
         return self._fixed.get(digest) or self._from_file.get(digest)
 
     def share(self, client: str) -> float:
-        """The most of the device's time that ``client``, a key's name, may have; 1 where nothing is said of it."""
-        return next((key.share for key in self._from_file.values() if key.name == client and key.share), 1.0)
+        """The most of the device's time that ``client``, a key's name, may have; inf where nothing is said of it."""
+        shares = (key.share for key in self._from_file.values() if key.name == client)
+        return next((share for share in shares if share is not None), math.inf)
 
     def count(self, key: ApiKey) -> None:
         """One request of ``key``.  RateLimited above its rate, of which each worker has its part."""

@@ -100,6 +100,8 @@ def _prepare(settings: Settings) -> None:
         raise UsageError(f"settings: {wrong}")
     if settings.grpc_port is not None and find_spec("grpc") is None:
         raise UsageError("grpc_port takes the extra 'grpc' of this package, which is not installed")
+    if settings.tracing and find_spec("opentelemetry") is None:
+        raise UsageError("tracing takes the extra 'tracing' of this package, which is not installed")
     configure(settings.log_level, settings.log_format)
     signal.signal(signal.SIGTERM, _stop_early)
     for name, meant in unknown_variables(os.environ).items():

@@ -9,16 +9,20 @@ import re
 import secrets
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import QueueFull, ServiceError
-from ..logs import request_id
+from ..logs import request_id, trace_id
 from ..metrics import Metrics
 from ..settings import Settings
 from .access import Access, is_public
 from .failures import answer, error_response
+
+if TYPE_CHECKING:
+    from ..tracing import Trace, Tracing
 
 log = logging.getLogger(__name__)
 GOOD_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -33,6 +37,7 @@ class RequestMiddleware:
     settings: Settings
     metrics: Metrics
     access: Access
+    tracing: "Tracing | None" = None
     _in_work: int = field(default=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,6 +52,7 @@ class RequestMiddleware:
             scope = _under(self.settings.root_path, scope)
         requested_id = headers.get("x-request-id", "")
         token = request_id.set(requested_id if GOOD_ID.fullmatch(requested_id) else secrets.token_hex(16))
+        trace = self._traced(scope, headers, recorder)
         self._in_work += 1
         self.metrics.in_flight.inc()
         try:
@@ -55,12 +61,26 @@ class RequestMiddleware:
             self._in_work -= 1
             self.metrics.in_flight.dec()
             route, seconds = _route(scope), time.perf_counter() - began
-            self.metrics.requests.labels(route, recorder.status or 500).inc()
-            self.metrics.request_seconds.labels(route).observe(seconds)
+            exemplar = {"trace_id": trace.id} if trace is not None and trace.recorded else None
+            self.metrics.requests.labels(route, recorder.status or 500).inc(exemplar=exemplar)
+            self.metrics.request_seconds.labels(route).observe(seconds, exemplar)
+            if trace is not None:
+                trace.end(scope["method"], route, recorder.status or 500)
             if self.settings.access_log:
                 method, path = "HEAD" if recorder.head else scope["method"], scope["path"][:100]
                 log.info("%s %s %d %.1f ms", method, path, recorder.status or 500, 1000 * seconds)
             request_id.reset(token)
+            trace_id.set("")
+
+    def _traced(self, scope: Scope, headers: Headers, recorder: "ResponseRecorder") -> "Trace | None":
+        """Probes and scrapes are not: they would be most of all traces."""
+        if self.tracing is None or is_public(scope["path"].removeprefix(self.settings.root_path), scope["method"]):
+            return None
+        trace = self.tracing.begin(headers)
+        scope.setdefault("state", {})["trace"] = trace
+        recorder.more = [(name.encode(), value.encode()) for name, value in trace.headers().items()]
+        trace_id.set(trace.id)
+        return trace
 
     async def _guarded(self, scope: Scope, headers: Headers, receive: Receive, recorder: "ResponseRecorder") -> None:
         try:
@@ -94,11 +114,13 @@ class ResponseRecorder:
     send: Send
     head: bool = False
     status: int = 0
+    more: list[tuple[bytes, bytes]] = field(default_factory=list)  # headers
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.get().encode())]
+            own = (b"x-request-id", request_id.get().encode())
+            message["headers"] = [*message.get("headers", ()), own, *self.more]
         elif self.head:
             message = {**message, "body": b""}
         await self.send(message)

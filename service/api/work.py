@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence as Seq
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
 from pydantic_core import to_json
@@ -21,8 +21,11 @@ from ..serving.engine import Engine
 from ..serving.pending import Outcome
 from ..serving.queue import estimate
 from ..serving.submission import submit
-from ..types import Floats, Priority, Sequence
+from ..types import Floats, Priority, Sequence, StepRun
 from .service import PRICED, Service
+
+if TYPE_CHECKING:
+    from ..tracing import Trace
 
 T = TypeVar("T")
 JSON = {"Content-Type": "application/json"}
@@ -38,19 +41,20 @@ def begin(service: Service, request: Request, route: str) -> "RequestWork":
         service, route, client=_client(request), size=int(length) if length.isdigit() else 0,
         began=request.scope.get("state", {}).get("began", time.monotonic()),
         deadline_ms=request.headers.get("x-deadline-ms"), connected=partial(while_connected, request),
+        trace=request.scope.get("state", {}).get("trace"),
     )  # fmt: skip
 
 
 def admit(
     service: Service, route: str, *, client: str, size: int, began: float, deadline_ms: str | None,
-    connected: Callable[[], AbstractAsyncContextManager[None]],
+    connected: Callable[[], AbstractAsyncContextManager[None]], trace: "Trace | None" = None,
 ) -> "RequestWork":  # fmt: skip
     """The same of a request that has ``size`` bytes and ``began`` then, by time.monotonic; ``route`` prices it."""
     deadline = began + _milliseconds(deadline_ms, service.settings.deadline_ms) / 1000
     seconds = service.guess(route, size)
     if not service.may_be_files(route, seconds, deadline):
         service.device.admission.check(client, seconds, deadline)
-    return RequestWork(service, route, client, began, deadline, deadline_ms is not None, connected)
+    return RequestWork(service, route, client, began, deadline, deadline_ms is not None, connected, trace)
 
 
 def _client(request: Request) -> str:
@@ -84,6 +88,7 @@ class RequestWork:
     deadline: float
     own_deadline: bool
     connected: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext
+    trace: "Trace | None" = None
     size: int = 0
     reservation: Reservation | None = None
     stages: dict[str, float] = field(default_factory=dict)
@@ -115,7 +120,10 @@ class RequestWork:
     def stage(self, name: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self._add(name, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        self._add(name, seconds)
+        if self.trace is not None:
+            self.trace.stage(name, seconds)
 
     def _add(self, name: str, seconds: float) -> None:
         """A stage may come twice: an explanation runs what it explains first."""
@@ -130,10 +138,15 @@ class RequestWork:
         """The outcome of each row."""
         if self.route in PRICED:
             self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
+        steps: list[StepRun] | None = [] if self.trace is not None and self.trace.recorded else None
+        arrived = self.service.device.clock()
         outcomes, timings = await submit(
             self.service.device, engine, rows, deadline=self.until(priority), reservation=self.reservation,
             priority=priority, early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
+            steps=steps,
         )  # fmt: skip
+        if self.trace is not None:
+            self.trace.device(arrived, steps or [], self.service.device.clock)
         self._add("queue", timings.queue)
         self._add("run", timings.run)
         return outcomes
@@ -172,9 +185,12 @@ class RequestWork:
 
     def timing(self, engine: Engine) -> dict[str, str]:
         """The time by stage, for the header ``Server-Timing``; the metrics get it, too."""
-        ref = engine.ref
+        ref, exemplar = engine.ref, None
+        if self.trace is not None and self.trace.recorded:
+            self.trace.tell(albert_model=ref.name, albert_version=ref.version)
+            exemplar = {"trace_id": self.trace.id}
         for name, seconds in self.stages.items():
-            self.service.metrics.stage_seconds.labels(ref.name, ref.version, name).observe(seconds)
+            self.service.metrics.stage_seconds.labels(ref.name, ref.version, name).observe(seconds, exemplar)
         timing = ", ".join(f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.stages.items())
         return {"Server-Timing": timing}
 

@@ -50,7 +50,7 @@ class Admission:
 
     clock: Callable[[], float]
     on_refusal: Callable[[str], None] = lambda cause: None
-    share_of: Callable[[str], float] = lambda client: 1.0  # of the time until a deadline, for one client at most
+    share_of: Callable[[str], float] = lambda client: math.inf  # of the time until a deadline, for one client at most
     step: float = 0.0  # seconds until the step that runs can be interrupted
     _demand: Demand = field(default_factory=Demand)
     _reservations: set[Reservation] = field(default_factory=set)

@@ -24,7 +24,7 @@ from .isolation import regrow, run_isolating_failures
 from .pending import Outcome, PendingSequence
 from .queue import Queue
 from .scheduler import Policy
-from .step_metrics import Step, count_step
+from .step_metrics import Step, count_step, record_step
 from .stepping import Progress
 
 log = logging.getLogger(__name__)
@@ -194,6 +194,8 @@ class DeviceLoop:
         for one in batch:
             assert one.request is not None
             one.request.started, one.request.finished = one.request.started or began, ended
+            if one.request.steps is not None:
+                record_step(one.request.steps, batch, after, began, ended)
         self.queue.requeue(
             (one, now)
             for one, now in zip(batch, after, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..errors import InferenceFailed, ServiceError
-from ..types import Floats, ModelRef, Priority, Timings
+from ..types import Floats, ModelRef, Priority, StepRun, Timings
 from .admission import Reservation
 from .cost import CostModel
 from .stepping import Progress, Stepping, Stop
@@ -48,6 +48,7 @@ class PendingRequest:
     arrived: float = 0.0
     started: float = 0.0
     finished: float = 0.0
+    steps: list[StepRun] | None = None  # it was in, where somebody wants to know
     keys: list[int] = field(default_factory=list)  # of its sequences in the queue
     open: int = field(init=False)
 

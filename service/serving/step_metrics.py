@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 from ..errors import ServiceError
 from ..metrics import Metrics
+from ..types import StepRun
 from .pending import PendingSequence, Runner
 from .stepping import Progress
+
+MOST_RECORDED = 256  # steps of one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,17 @@ class Step:
     after: Seq[Progress | ServiceError]
     layers: int
     seconds: float
+
+
+def record_step(
+    steps: list[StepRun], batch: Seq[PendingSequence], after: Seq[Progress | ServiceError], began: float, ended: float
+) -> None:
+    """Add a step to those of a request that was in it, once, however many of its sequences were."""
+    if len(steps) == MOST_RECORDED or (steps and steps[-1].began == began):
+        return
+    before = min(one.progress.depth for one in batch if one.progress is not None)
+    depth = max((now.depth for now in after if isinstance(now, Progress)), default=before)
+    steps.append(StepRun(began, ended, sum(one.tokens for one in batch), len(batch), before, depth))
 
 
 def count_step(metrics: Metrics, step: Step) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Seq
 
 from ..errors import QueueFull, TooLarge, Unavailable
 from ..logs import request_id
-from ..types import Priority, Sequence, Timings
+from ..types import Priority, Sequence, StepRun, Timings
 from .admission import Reservation, late
 from .device_loop import DeviceLoop
 from .pending import Outcome, PendingRequest, Runner
@@ -17,12 +17,14 @@ PART = 64  # sequences that are queued before the event loop gets its turn
 async def submit(
     device: DeviceLoop, runner: Runner, rows: Seq[Sequence], *, deadline: float, reservation: Reservation | None = None,
     priority: Priority = Priority.INTERACTIVE, early_exit: bool = True, max_queue_tokens: int = 2**62,
+    steps: list[StepRun] | None = None,
 ) -> tuple[list[Outcome], Timings]:  # fmt: skip
     """Each row's logits, or the error that it alone failed with, and where the time went.
 
     ``deadline`` is on the device's clock; without ``early_exit`` all layers run.  QueueFull, TooLarge or
     DeadlineExceeded at once where the rows cannot be served in time; DeadlineExceeded later where the deadline passes.
-    Cancelling the caller drops the work.  A ``reservation`` stays the caller's to release.
+    Cancelling the caller drops the work.  A ``reservation`` stays the caller's to release.  ``steps`` gets the batch
+    steps that it was in.
     """
     if device.down:
         raise Unavailable(f"{device.down}; try again in a moment")
@@ -31,7 +33,7 @@ async def submit(
         try:
             return await submit(
                 device, runner, rows, deadline=deadline, reservation=reservation, priority=priority,
-                early_exit=early_exit, max_queue_tokens=max_queue_tokens,
+                early_exit=early_exit, max_queue_tokens=max_queue_tokens, steps=steps,
             )  # fmt: skip
         finally:
             device.admission.release(reservation)
@@ -39,8 +41,9 @@ async def submit(
     device.admission.resize(reservation, estimate(runner, rows, early_exit), deadline)
     loop, arrived = asyncio.get_running_loop(), device.clock()
     request = PendingRequest(
-        runner, loop.create_future(), [None] * len(rows), reservation, request_id.get(), arrived=arrived
-    )
+        runner, loop.create_future(), [None] * len(rows), reservation, request_id.get(), arrived=arrived,
+        steps=steps,
+    )  # fmt: skip
     device.admission.submitted(reservation, request)
     try:
         async with asyncio.timeout(deadline - arrived):

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from service.errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
 from service.repository.store import read_files, read_manifest
 from service.runtime.packing import Pack
 from service.runtime.providers import Device, choose
-from service.runtime.session import Hidden, Model, translated
+from service.runtime.session import Hidden, Model, open_session, translated
 from service.serving.loading import LoadOptions, load, make_model
 from service.types import Floats, Sequence
 
@@ -283,3 +284,25 @@ def test_a_loaded_engine_runs_what_its_model_runs(repository: Path) -> None:
     assert engine.budget == 64
     assert str(engine.ref) == "qa/1"
     assert difference(engine.run(rows), model_of(folder).run(rows)) < NEIGHBOURS
+
+
+@pytest.mark.parametrize("weights", [{"weights.bin": bytes(16)}, {}], ids=["with weights", "without"])
+@pytest.mark.parametrize("location", ["../secret.bin", "{folder}/secret.bin", "here.bin", "link.bin"])
+def test_a_graph_reads_no_file_that_the_manifest_does_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict[str, bytes], location: str
+) -> None:
+    """Whatever a graph says of where its weights lie: ONNX's external data leaves no way out."""
+    (tmp_path / "in").mkdir()
+    for name in ("secret.bin", "in/here.bin"):
+        (tmp_path / name).write_bytes(bytes(16))
+    (tmp_path / "in" / "link.bin").symlink_to(tmp_path / "secret.bin")
+    monkeypatch.chdir(tmp_path / "in")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location.format(folder=tmp_path))
+    values = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [tensor])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+
+    with pytest.raises(RepositoryError, match="cannot be loaded"):
+        open_session("layers", made.SerializeToString(), weights, Device("cpu"))
