@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import time
@@ -50,7 +51,8 @@ def test_every_alert_says_what_to_do() -> None:
 
 @needs_promtool
 def test_promtool_finds_nothing_wrong() -> None:
-    for command in (["check", "config", "prometheus.yml"], ["check", "rules", "recording.yml", "alerts.yml"],
+    for command in (["check", "config", "prometheus.yml"], ["check", "config", "compose.yml"],
+                    ["check", "rules", "recording.yml", "alerts.yml"],
                     ["test", "rules", "tests.yml"]):  # fmt: skip
         done = subprocess.run([str(PROMTOOL), *command], cwd=FOLDER, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -88,9 +90,44 @@ def test_a_real_prometheus_scrapes_it_and_every_rule_has_data(server: Server, tm
             time.sleep(0.2)
         assert [one["value"][1] for one in samples(url, 'up{job="albert-serve"}')] == ["1"]
         assert samples(url, "ALERTS") == []
+        queries = {one.replace("$__rate_interval", "30s").replace("$job", ".*") for one in dashboard_queries()}
+        while silent := [one for one in queries if not samples(url, one)]:
+            assert time.monotonic() < end + 30, f"no data for {silent}"
+            httpx.post(f"{server.url}/classify", json={"inputs": ["ok", "It was not good."] * 8})
+            time.sleep(0.2)
     finally:
         process.kill()
         process.wait()
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((FOLDER.parent / "grafana" / "dashboard.json").read_text(encoding="utf-8"))["panels"]
+    inner = [one for panel in panels for one in [panel, *panel.get("panels", ())]]
+    return [target["expr"] for panel in inner for target in panel.get("targets", ())]
+
+
+def test_the_dashboard_is_what_its_program_writes() -> None:
+    program = runpy.run_path(str(FOLDER.parent / "grafana" / "dashboard.py"))
+
+    assert program["PAGE"].read_text(encoding="utf-8") == program["page"](), "run: python deploy/grafana/dashboard.py"
+    assert len(dashboard_queries()) > 20
+
+
+def test_compose_provisions_what_there_is() -> None:
+    """Every file that a container of compose mounts is there, and Grafana's source is the Prometheus of compose."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    for service in compose["services"].values():
+        for volume in service["volumes"]:
+            source = volume.split(":")[0]
+            assert source in compose["volumes"] or (ROOT / source).exists(), source
+    source = yaml.safe_load(
+        (FOLDER.parent / "grafana/provisioning/datasources/prometheus.yml").read_text(encoding="utf-8")
+    )
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    scrape = yaml.safe_load((FOLDER / "compose.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
+    for name in ("albert-serve", "cpu"):
+        aliases = compose["services"][name]["networks"]["default"]["aliases"]
+        assert scrape["dns_sd_configs"][0]["names"] == aliases
 
 
 def samples(url: str, query: str) -> list[dict[str, Any]]:
