@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test browser pictures site check fmt checkpoints-check chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test browser pictures site check fmt checkpoints-check images-check lock audit chaos soak bench gpu-check clean models models-gpu
 
 # An environment of another Python is made anew: packages of two in one folder fit neither.
 $(BIN)/.serving: pyproject.toml
@@ -64,6 +64,19 @@ chaos: $(BIN)/.everything  ## load while one fault after the other is injected; 
 
 soak: $(BIN)/.everything  ## every kind of request for a while; ends with what is held more than at the beginning
 	$(BIN)/python -m tests.weather.soak --minutes $(MINUTES) $(ARGS)
+
+# What the images install, by hash: without extras, and with all of them.
+LOCK = $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.12 --no-header --no-annotate --no-emit-index-url
+ALL_EXTRAS = --extra documents --extra grpc --extra tracing
+lock: $(BIN)/.everything  ## the dependencies of the images anew, in deploy/locked
+	$(BIN)/pip install -q uv
+	for device in cpu gpu; do \
+	  $(LOCK) pyproject.toml --extra $$device -o deploy/locked/$$device.txt || exit 1; \
+	  $(LOCK) pyproject.toml --extra $$device $(ALL_EXTRAS) -o deploy/locked/$$device-all.txt || exit 1; done
+
+audit: $(BIN)/.everything  ## known weaknesses of what the images install; takes a network, and fails without one
+	$(BIN)/pip install -q pip-audit
+	for device in cpu gpu; do $(BIN)/pip-audit --strict --require-hashes --disable-pip -r deploy/locked/$$device-all.txt || exit 1; done
 
 fmt: $(BIN)/.everything
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
