@@ -20,6 +20,7 @@ NAV = [
         {"Classify": "docs/classify.md"}, {"Ask": "docs/ask.md"}, {"Files": "docs/files.md"},
         {"Explain": "docs/explain.md"}, {"Python client": "client/README.md"}, {"Examples": "examples/README.md"},
         {"Other protocols": "docs/protocols.md"},
+        {"Files of rows": "docs/batch.md"},
     ]},
     {"Your own model": [
         {"Convert": "docs/conversion.md"}, {"Train": "docs/training.md"},

@@ -1,6 +1,6 @@
 """Rows laid end to end: what the graphs read instead of a padded batch."""
 
-from collections.abc import Sequence as Seq
+from collections.abc import Iterator, Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,3 +94,17 @@ def round_up(tokens: int) -> int:
 def _cut(tokens: int, longest: int) -> Ints:
     whole, rest = divmod(tokens, longest)
     return np.array([longest] * whole + [rest] * (rest > 0), dtype=np.int32)
+
+
+def like_lengths(rows: Seq[Sequence], budget: int) -> Iterator[list[int]]:
+    """Indices of ``rows`` in order of length, ``budget`` tokens a step."""
+    step: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
+        if step and tokens + len(rows[index]) > budget:
+            yield step
+            step, tokens = [], 0
+        step.append(index)
+        tokens += len(rows[index])
+    if step:
+        yield step

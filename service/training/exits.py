@@ -8,6 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import DataError, QualityError
+from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
 from ..tasks.exits import ExitPolicy, ExitSignal, exit_signal
@@ -19,7 +20,6 @@ from .predictors import (
     encode_questions,
     encode_texts,
     reader,
-    steps,
     take,
 )
 from .scores import token_f1
@@ -144,7 +144,7 @@ def run_depths(engine: Engine, rows: Seq[Sequence]) -> list[list[Floats]]:
     model = engine.model
     found: list[list[Any]] = [[None] * len(rows) for _ in range(model.depth)]
     with tqdm(total=len(rows), desc="every depth", unit=" rows", leave=False) as bar:
-        for step in steps(rows, max(engine.budget, 128)):
+        for step in like_lengths(rows, max(engine.budget, 128)):
             pack = model.pack([rows[index] for index in step])
             hidden = model.embed(pack)
             for depth in range(model.depth):

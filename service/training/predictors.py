@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence as Seq
+from collections.abc import Iterator, Sequence as Seq
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -11,6 +11,7 @@ from albert_client.bodies import Text
 from tqdm import tqdm
 
 from ..errors import DataError, InvalidRequest
+from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..tasks.classification import Classification, EncodedText
 from ..tasks.question_answering import EncodedQuestion, QuestionAnswering
@@ -178,22 +179,8 @@ def run_all(engine: Engine, rows: Seq[Sequence], *, early_exit: bool = False) ->
     """All rows, in steps of like length: the results do not depend on it, the time does."""
     results: dict[int, Floats] = {}
     with tqdm(total=len(rows), desc="evaluating", unit=" rows", leave=False) as bar:
-        for step in steps(rows, max(engine.budget, 128)):
+        for step in like_lengths(rows, max(engine.budget, 128)):
             logits = engine.run([rows[index] for index in step], early_exit=early_exit)
             results |= dict(zip(step, logits, strict=True))
             bar.update(len(step))
     return [results[index] for index in range(len(rows))]
-
-
-def steps(rows: Seq[Sequence], budget: int) -> Iterable[list[int]]:
-    """Indices of ``rows`` in order of length, ``budget`` tokens a step."""
-    step: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(rows)), key=lambda index: len(rows[index])):
-        if step and tokens + len(rows[index]) > budget:
-            yield step
-            step, tokens = [], 0
-        step.append(index)
-        tokens += len(rows[index])
-    if step:
-        yield step

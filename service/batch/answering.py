@@ -1,0 +1,104 @@
+"""The answers of a model to rows, by the code that serves: packed, through the shared layer, leaving early."""
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InvalidRequest, ServiceError
+from ..runtime.packing import like_lengths
+from ..serving.engine import Engine
+from ..serving.isolation import run_isolating_failures
+from ..serving.pending import Outcome
+from ..serving.stepping import Progress, never
+from ..tasks.classification import Classification, EncodedText
+from ..tasks.question_answering import EncodedQuestion
+from ..types import Sequence
+from .rows import Row
+
+LEAST_BUDGET = 128  # tokens in a step
+Encoded = EncodedText | EncodedQuestion
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a row has its texts.  ``pair`` may be missing in a row; a reader takes question and context."""
+
+    text: str = "text"
+    pair: str = "text_pair"
+    question: str = "question"
+    context: str = "context"
+
+
+def answer_rows(engine: Engine, rows: Seq[Row], columns: Columns, options: dict[str, Any]) -> list[Row]:
+    """Each row with its answer: ``label`` and ``score``, or ``answer``, ``start``, ``end``, ``score`` and
+    ``no_answer_score``.  One that cannot be read has ``error`` in their place.
+
+    ``options``: those of ``decode`` of the model's task.
+    """
+    encoded = [_encoded(engine, row, columns) for row in rows]
+    read = [item for item in encoded if not isinstance(item, str)]
+    outcomes = iter(outcomes_of(engine, [one for item in read for one in item.sequences]))
+    answered = []
+    for row, item in zip(rows, encoded, strict=True):
+        own = [] if isinstance(item, str) else [next(outcomes) for _ in item.sequences]
+        answered.append(row | _answer(engine, item, own, options))
+    return answered
+
+
+def outcomes_of(engine: Engine, rows: Seq[Sequence]) -> list[Outcome]:
+    """Each sequence's logits, or the error that it alone failed with.  DeviceLost where nothing can be computed."""
+    found: dict[int, Outcome] = {}
+    for step in like_lengths(rows, max(engine.budget, LEAST_BUDGET)):
+        waiting = {index: Progress(rows[index]) for index in step}
+        while waiting:
+            ran = run_isolating_failures(engine, list(waiting.values()), never)
+            for index, now in zip(list(waiting), ran.after, strict=True):
+                if isinstance(now, Progress) and now.logits is None:
+                    waiting[index] = now
+                    continue
+                del waiting[index]
+                found[index] = now if isinstance(now, ServiceError) else _logits(now)
+    return [found[index] for index in range(len(rows))]
+
+
+def _logits(one: Progress) -> Outcome:
+    assert one.logits is not None
+    return one.logits
+
+
+def _encoded(engine: Engine, row: Row, columns: Columns) -> Encoded | str:
+    """Or why not."""
+    task = engine.task
+    try:
+        if isinstance(task, Classification):
+            pair = row.get(columns.pair)
+            return task.encode(_text(row, columns.text), _text(row, columns.pair) if pair else None, "windows")
+        return task.encode(_text(row, columns.question), [_text(row, columns.context)])
+    except ServiceError as error:
+        return error.message
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise InvalidRequest(f"column {column!r}: wanted a text")
+    return value
+
+
+def _answer(engine: Engine, item: Encoded | str, outcomes: Seq[Outcome], options: dict[str, Any]) -> Row:
+    task = engine.task
+    failed = [one.message for one in outcomes if isinstance(one, ServiceError)]
+    if isinstance(item, str) or failed:
+        return {"error": item if isinstance(item, str) else failed[0]}
+    logits = [one for one in outcomes if not isinstance(one, ServiceError)]
+    if isinstance(task, Classification):
+        assert isinstance(item, EncodedText)
+        ((label, score), *_) = task.decode(item, logits).labels
+        return {"label": label, "score": score}
+    assert isinstance(item, EncodedQuestion)
+    done = task.decode(item, logits, **options)
+    if not done.answers:
+        return {"answer": None, "start": None, "end": None, "score": None, "no_answer_score": done.no_answer_score}
+    best = done.answers[0]
+    place = {"answer": best.text, "start": best.start, "end": best.end}
+    return place | {"score": best.score, "no_answer_score": done.no_answer_score}

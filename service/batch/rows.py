@@ -1,0 +1,101 @@
+"""Files of rows, read and written: JSONL, CSV, TSV, and Parquet where pyarrow is installed."""
+
+import csv
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import DataError, UsageError
+
+KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
+CHUNK = 256  # rows that are answered together, and written at once
+Row = dict[str, Any]
+csv.field_size_limit(2**24)  # characters; Python's own limit is less than a long document
+
+
+def check_kind(path: Path) -> str:
+    """The end of its name.  UsageError where rows of that kind are not known, or take what is not installed."""
+    if path.suffix not in KINDS:
+        raise UsageError(f"{path}: the end of its name is none of {', '.join(KINDS)}")
+    if path.suffix == ".parquet":
+        _arrow("pyarrow")
+    return path.suffix
+
+
+def read_chunks(path: Path, skip: int = 0, size: int = CHUNK) -> Iterator[list[Row]]:
+    """Rows from the one after the first ``skip``, ``size`` at a time.  DataError names file and line."""
+    chunk: list[Row] = []
+    for number, row in enumerate(_read(path)):
+        if number < skip:
+            continue
+        chunk.append(row)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def count(path: Path) -> int:
+    """How many rows a file has, for a bar."""
+    if path.suffix == ".parquet":
+        rows: int = _arrow("pyarrow.parquet").read_metadata(path).num_rows
+        return rows
+    return sum(1 for _ in _read(path))
+
+
+def convert(lines: Path, out: Path) -> None:
+    """JSONL, as rows are kept while they are made, to the kind that ``out`` is; ``out`` is whole or not there."""
+    beside = out.with_name(f"{out.name}.new")
+    if out.suffix == ".jsonl":
+        lines.replace(out)
+        return
+    if out.suffix == ".parquet":
+        arrow_json, parquet = _arrow("pyarrow.json"), _arrow("pyarrow.parquet")
+        parquet.write_table(arrow_json.read_json(lines), beside)
+    else:
+        columns: dict[str, None] = {}
+        for row in _read(lines):
+            columns |= dict.fromkeys(row)
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(columns), delimiter="\t" if out.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(_read(lines))
+    beside.replace(out)
+    lines.unlink()
+
+
+def _read(path: Path) -> Iterator[Row]:
+    if path.suffix == ".parquet":
+        for batch in _arrow("pyarrow.parquet").ParquetFile(path).iter_batches(CHUNK):
+            yield from batch.to_pylist()
+        return
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            if path.suffix in (".csv", ".tsv"):
+                yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+                return
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _row(path, number, line)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _row(path: Path, number: int, line: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: no JSON: {str(error)[:100]}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: wanted an object")
+    return row
+
+
+def _arrow(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        raise UsageError("Parquet takes the extra 'batch' of this package, which is not installed") from None
