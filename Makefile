@@ -65,6 +65,9 @@ chaos: $(BIN)/.everything  ## load while one fault after the other is injected; 
 soak: $(BIN)/.everything  ## every kind of request for a while; ends with what is held more than at the beginning
 	$(BIN)/python -m tests.weather.soak --minutes $(MINUTES) $(ARGS)
 
+images-check:  ## the images, built, run and stopped by the Docker engine that is there; TARGETS="cpu gpu" builds both
+	deploy/check_images.sh
+
 # What the images install, by hash: without extras, and with all of them.
 LOCK = $(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.12 --no-header --no-annotate --no-emit-index-url
 ALL_EXTRAS = --extra documents --extra grpc --extra tracing
