@@ -29,6 +29,7 @@ NAV = [
     {"Operate": [
         {"Promises, statuses, metrics": "docs/operations.md"}, {"In the cloud": "docs/cloud.md"},
         {"Kubernetes": "docs/kubernetes.md"},
+        {"What it costs": "docs/cost.md"},
         {"Settings, routes, commands": "docs/reference.md"}, {"Compatibility": "docs/compatibility.md"},
     ]},
     {"How it works": [{"Architecture": "docs/architecture.md"}, {"How fast": "docs/benchmarks.md"}]},

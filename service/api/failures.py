@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 often = LimitedLog(log)
 CODES = {404: "not_found", 405: "method_not_allowed"}
 # Other protocols have other shapes: Open Inference and Hugging Face a text, TEI a text and a type.
-PLAIN = re.compile(r"\w+ /v2(/.*)?|POST /|POST /models/.*")
+PLAIN = re.compile(r"\w+ /v2(/.*)?|POST /|POST /models/.*", re.DOTALL)
 TYPED = ("/predict", "/health", "/info")
 ERROR_TYPES = {429: "Overloaded", 503: "Unhealthy"}
 ECHO = 100  # characters of what a client sent that a message may hold

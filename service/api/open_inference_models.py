@@ -14,7 +14,9 @@ from .service import Service
 
 router = APIRouter(tags=["open inference protocol"], prefix="/v2")
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration", "parameters"]
-NOT_THERE: dict[int | str, dict[str, Any]] = {status: {"model": PlainError} for status in (401, 404, 422, 429)}
+NOT_THERE: dict[int | str, dict[str, Any]] = {
+    status: {"model": PlainError} for status in (401, 403, 404, 422, 429, 503)
+}
 Shape = tuple[str, str, list[int]]
 INPUTS: dict[bool, list[Shape]] = {  # by: is it a classifier
     True: [("text", "BYTES", [-1]), ("text_pair", "BYTES", [-1])],

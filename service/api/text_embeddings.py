@@ -51,8 +51,15 @@ def add_routes(app: FastAPI) -> None:
         app, "/predict", predict, list[Label] | list[list[Label]], "Labels in the shape of TEI", kind=_Route, tag=TAG,
         error=TypedError,
     )  # fmt: skip
-    app.add_api_route("/health", health, tags=[TAG], summary="Can it answer: 200 or 503, as TEI says it")
-    app.add_api_route("/info", info, tags=[TAG], summary="The default classifier, as TEI describes it")
+    unhealthy: dict[int | str, dict[str, Any]] = {503: {"model": TypedError}}
+    app.add_api_route(
+        "/health", health, tags=[TAG], response_class=Response, responses=unhealthy,
+        summary="Can it answer: 200 or 503, as TEI says it",
+    )  # fmt: skip
+    unknown: dict[int | str, dict[str, Any]] = {status: {"model": TypedError} for status in (401, 404, 429)}
+    app.add_api_route(
+        "/info", info, tags=[TAG], responses=unknown, summary="The default classifier, as TEI describes it"
+    )
 
 
 async def predict(body: PredictRequest, request: Request) -> Response:

@@ -80,7 +80,14 @@ def sentencepiece_json(path: Path, preparation: Preparation, frame: tuple[str, s
 
 def read_model(path: Path) -> Any:
     """The parsed ``ModelProto``.  CheckpointError where it is not one, or its kind is not that of ALBERT's."""
-    from sentencepiece import sentencepiece_model_pb2 as generated
+    try:
+        from sentencepiece import sentencepiece_model_pb2 as generated
+    except ModuleNotFoundError:
+        raise
+    except (
+        Exception
+    ) as error:  # protobuf's own, of code that is newer than it is; pip does not see that they do not fit
+        raise CheckpointError(f"{path}: protobuf is older than what sentencepiece was made with: update it") from error
 
     protocol: Any = generated
     model = protocol.ModelProto()

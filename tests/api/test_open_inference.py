@@ -142,6 +142,7 @@ async def test_elements_beyond_the_limit_are_413_before_any_is_looked_at(setting
         ("GET", "/v2/models/sentiment/versions/9/ready", 404),
         ("GET", "/v2/models/none/config", 404),
         ("GET", "/v2/nowhere", 404),
+        ("GET", "/v2/models/a%0Ab", 404),
         ("GET", INFER, 405),
     ],
 )

@@ -144,7 +144,7 @@ def test_where_nobody_answers_it_says_so(tmp_path: Path, capsys: pytest.CaptureF
 
     assert main([*common, "--classify", str(tmp_path / "rows.jsonl")]) == 1
     assert "no albert-serve answers there" in capsys.readouterr().err
-    assert main(common) == 1
+    assert main(common) == 2
     assert "--classify" in capsys.readouterr().err
-    assert main([*common, "--classify", str(tmp_path / "rows.jsonl"), "--seconds", "2", "--warmup", "2"]) == 1
+    assert main([*common, "--classify", str(tmp_path / "rows.jsonl"), "--seconds", "2", "--warmup", "2"]) == 2
     assert "--warmup" in capsys.readouterr().err

@@ -49,7 +49,7 @@ def test_what_cannot_be_converted_is_not_served(tmp_path: Path) -> None:
     assert server.process.wait(60) == 1
     assert "config.json" in server.log.read_text()
     assert "there is nothing to serve" in server.log.read_text().splitlines()[-1]
-    assert serve(str(tmp_path / "empty"), tmp_path, "--model-repo", "x").process.wait(60) == 1
+    assert serve(str(tmp_path / "empty"), tmp_path, "--model-repo", "x").process.wait(60) == 2
     assert server.log.read_text() == "albert-serve: give a CHECKPOINT or --model-repo, not both\n"
 
 
