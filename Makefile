@@ -23,7 +23,8 @@ $(BIN)/.serving: pyproject.toml
 	@touch $@
 
 $(BIN)/.everything: $(BIN)/.serving
-	$(BIN)/pip install -q '$(TORCH)' && $(BIN)/pip install -q -e '.[$(DEVICE),convert,test]' && touch $@
+	$(BIN)/pip install -q '$(TORCH)' && $(BIN)/pip install -q -e '.[$(DEVICE),convert,test]'
+	$(BIN)/pip install -q --no-deps 'tritonclient>=2.60' && touch $@
 
 install: $(BIN)/.everything  ## everything: serving, conversion, training, tests
 
