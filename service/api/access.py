@@ -14,6 +14,7 @@ from .keys import ApiKey, Keys
 PROBES = re.compile(r"/health|/health/.*|/v2/health/.*")
 DOCUMENTS = re.compile(r"/docs|/openapi\.json|/static/.*|/static-offline-docs/.*")
 METRICS = "/metrics"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 ADMIN = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
@@ -35,6 +36,8 @@ class Access:
 
         RouteNotFound on the wrong port; Unauthorized, Forbidden, RateLimited.
         """
+        if CONTROL.search(path):  # a route's pattern may end before a newline, and ours does not
+            raise RouteNotFound("a path with a control character is none of this service's")
         apart = self._check_port(path, scope)
         if is_public(path, scope["method"]):
             return ""

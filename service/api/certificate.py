@@ -24,6 +24,8 @@ class Certificate:
     def load(self, context: ssl.SSLContext) -> None:
         """New connections of ``context`` have it.  UsageError where it cannot be read or does not fit."""
         try:
+            # A pair that does not fit leaves the context that is tried without a key: not the one in use.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key)
             context.load_cert_chain(self.chain, self.key)
         except OSError as error:  # ssl's own errors are of this kind
             raise UsageError(f"tls_certificate, tls_key: {self.chain}, {self.key}: {error}") from error

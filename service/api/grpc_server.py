@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from starlette.datastructures import Headers
 
-from ..errors import InvalidRequest, ServiceError
+from ..errors import InvalidRequest, ModelNotFound, ServiceError, Unavailable
 from ..logs import request_id
 from .access import Access
 from .grpc_messages import SERVICE, infer_request, infer_response, methods
@@ -63,8 +63,10 @@ class Calls:
 
     async def ModelReady(self, message: Any, context: Any) -> Any:  # noqa: N802
         self._check("/v2/models/x/ready", context)
-        readiness(self.service, message.name, _version(message.version))
-        return self.answers["ModelReady"](ready=True)
+        with contextlib.suppress(ModelNotFound, Unavailable):
+            readiness(self.service, message.name, _version(message.version))
+            return self.answers["ModelReady"](ready=True)
+        return self.answers["ModelReady"](ready=False)
 
     async def ModelMetadata(self, message: Any, context: Any) -> Any:  # noqa: N802
         self._check("/v2/models/x", context)

@@ -129,8 +129,9 @@ class Keys:
 
     def _read(self, path: Path) -> None:
         try:
-            self._seen = _stamp(path)
-            read = _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            stamp, text = _stamp(path), path.read_text(encoding="utf-8")
+            self._seen = stamp  # what cannot be read is tried again, what is wrong is not until it changes
+            read = _File.model_validate(tomllib.loads(text))
         except OSError as error:
             raise UsageError(f"api_key_file: {path}: {error.strerror}") from error
         except ValidationError as error:

@@ -165,6 +165,16 @@ async def test_models_are_loaded_with_an_admin_key_only(administered: httpx.Asyn
     assert await ask(administered, "root") == 200  # which is a key as others are
 
 
+@pytest.mark.parametrize("end", ["%0A", "%0D", "%00", "%7F"])
+async def test_a_newline_at_the_end_of_a_path_is_no_way_round_a_key(settings: Settings, end: str) -> None:
+    for update in ({"api_keys": ["user"], "admin_keys": ["root"]}, {"admin_port": 9000}):
+        async with serving(settings.model_copy(update=update)) as client:
+            for path in (LOAD, "/v2/repository/models/qa/unload"):
+                assert (await client.post(path + end, headers=bearer("user"))).status_code == 404
+            assert (await client.get(f"/metrics{end}")).status_code == 404
+            assert (await client.post(f"/classify{end}", json={"inputs": "x"})).status_code == 404
+
+
 async def test_a_service_without_keys_loads_nothing_for_anyone(client: httpx.AsyncClient) -> None:
     assert (await client.post(LOAD)).status_code == 403
 

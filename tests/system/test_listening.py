@@ -71,8 +71,11 @@ def test_tls_with_a_certificate_that_is_renewed(
         os.replace(new, old)
     server.wait_for("was read again", int(workers), 30)
     assert "second" in subject(server)
-    chain.write_text("nothing")
+    chain.write_text("nothing")  # and then only half of a new pair
     server.wait_for("the certificate stays as it was", int(workers), 30)
+    assert "second" in subject(server)
+    os.replace(certificate(tmp_path, "third")[0], chain)
+    server.wait_for("the certificate stays as it was", 2 * int(workers), 30)
     assert "second" in subject(server)
     assert server.stop() == 0
 
