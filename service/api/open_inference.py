@@ -42,7 +42,7 @@ FROM_PATH = {"model", "version"}
 class InferRequest(Body):
     """Fields that are not known are left alone, for the protocol has extensions."""
 
-    lists: ClassVar[Mapping[str, str]] = {"inputs": "max_inputs", "outputs": "max_inputs"}
+    lists: ClassVar[Mapping[str, str]] = {"inputs": "max_inputs"}
     model_config = ConfigDict(extra="ignore", strict=True)
 
     id: str | None = Field(None, max_length=1024, description="Comes back with the answer.")
@@ -191,7 +191,7 @@ def answer_tensors(found: Mapping[str, Any]) -> list[Tensor]:
 def _response(work: RequestWork, body: InferRequest, engine: Engine, outputs: Seq[Tensor]) -> Response:
     said: dict[str, Any] = {"model_name": engine.ref.name, "model_version": str(engine.ref.version)}
     said |= {"id": body.id} if body.id else {}
-    parts = join(said, outputs, body.outputs, bool(body.parameters.get("binary_data_output")))
+    parts = join(said, outputs, body.outputs or None, bool(body.parameters.get("binary_data_output")))
     headers = work.timing(engine)
     if len(parts) == 1:
         return Response(parts[0], media_type="application/json", headers=headers)

@@ -76,7 +76,11 @@ class Registry:
         self.unloaded.remove(name)
         for ref in [ref for ref in self._failures if ref.name == name]:
             del self._failures[ref]  # tried at once
-        await self.sync()
+        # Who asked may leave: what is being loaded is kept all the same.
+        task = asyncio.create_task(self.sync())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+        await asyncio.shield(task)
         if not self.named(name):
             raise self.not_found(name)
 

@@ -489,6 +489,18 @@ async def test_what_is_not_there_is_neither_loaded_nor_unloaded(shelf: Shelf, na
     assert shelf.registry.unloaded.names() == set()
 
 
+async def test_who_asks_for_a_model_and_leaves_has_it_loaded(shelf: Shelf) -> None:
+    shelf.put("a/1")
+    await shelf.look()
+    await shelf.registry.unload("a")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(shelf.registry.load("a"), 0)
+    asked = asyncio.create_task(shelf.registry.load("a"))
+    await asyncio.sleep(0)
+    asked.cancel()
+    await until(lambda: [str(one.ref) for one in shelf.registry.engines()] == ["a/1"])
+
+
 async def test_looks_at_one_time_load_a_version_once(shelf: Shelf) -> None:
     shelf.put("a/1")
     await asyncio.gather(*(shelf.registry.load("a") for _ in range(5)), shelf.registry.sync())
