@@ -51,10 +51,10 @@ class Trace:
         CONTEXT.inject(carrier, self._context)
         return carrier
 
-    def stage(self, name: str, seconds: float, **facts: Any) -> None:
+    def stage(self, name: str, seconds: float) -> None:
         """One that ends now."""
         now = time.time_ns()
-        self._add(name, now - int(seconds * 1e9), now, self._context, facts)
+        self._add(name, now - int(seconds * 1e9), now, {})
 
     def device(self, arrived: float, steps: list[StepRun], clock: Callable[[], float]) -> None:
         """The wait for the device since ``arrived``, and each step that the request was in; times on ``clock``."""
@@ -65,11 +65,11 @@ class Trace:
         def at(moment: float) -> int:
             return zero + int(moment * 1e9)
 
-        self._add("queue", at(arrived), at(max(arrived, steps[0].began)), self._context, {})
+        self._add("queue", at(arrived), at(max(arrived, steps[0].began)), {})
         for step in steps:
             facts = {"albert.tokens": step.tokens, "albert.sequences": step.sequences}
             facts |= {"albert.depth.before": step.before, "albert.depth.after": step.after}
-            self._add("step", at(step.began), at(step.ended), self._context, facts)
+            self._add("step", at(step.began), at(step.ended), facts)
 
     def tell(self, **facts: Any) -> None:
         """More of the whole request."""
@@ -84,18 +84,18 @@ class Trace:
                 self._span.set_status(api.StatusCode.ERROR)
         self._span.end()
 
-    def _add(self, name: str, began: int, ended: int, below: Any, facts: Mapping[str, Any]) -> None:
+    def _add(self, name: str, began: int, ended: int, facts: Mapping[str, Any]) -> None:
         if self.recorded:
-            self._tracer.start_span(name, below, start_time=began, attributes=facts).end(ended)
+            self._tracer.start_span(name, self._context, start_time=began, attributes=facts).end(ended)
 
 
 class Tracing:
     """Of one process.  Spans are sent from a thread of its own; a collector that is away costs nothing but them."""
 
-    def __init__(self, exporter: Any = None) -> None:
+    def __init__(self) -> None:
         default = Resource.create({"service.name": "albert-serve", "service.version": __version__})
         self._provider = TracerProvider(resource=default.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("albert-serve", __version__)
 
     def begin(self, headers: Mapping[str, str]) -> Trace:

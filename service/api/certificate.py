@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,15 +32,15 @@ class Certificate:
     def stamp(self) -> Stamp:
         return tuple((facts.st_mtime_ns, facts.st_ino) for facts in (self.chain.stat(), self.key.stat()))
 
-    async def follow(self, context: ssl.SSLContext, pause: Callable[[float], object] = asyncio.sleep) -> None:
+    async def follow(self, context: ssl.SSLContext) -> None:
         """Read it again whenever its files change.  What cannot be read leaves the one before in use."""
         seen = self.stamp()
         while True:
-            await pause(LOOK_SECONDS)  # type: ignore[misc]  # asyncio.sleep, or a test's
+            await asyncio.sleep(LOOK_SECONDS)
             try:
                 if (now := self.stamp()) == seen:
                     continue
-                Certificate.load(self, context)
+                self.load(context)
                 seen = now
                 log.info("the certificate in %s was read again", self.chain)
             except (OSError, UsageError) as error:

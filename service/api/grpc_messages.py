@@ -10,12 +10,13 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ..errors import InvalidRequest
-from .open_inference import InferRequest, validated
+from ..settings import Settings
+from .open_inference import MOST_INPUTS, MOST_OUTPUTS, InferRequest
+from .route import validate
 from .schemas import MOST_FIELDS
 from .tensors import MOST_DIMENSIONS, RequestedOutput, Tensor, requested
 
 DESCRIPTION = Path(__file__).with_name("open_inference.binpb")
-MOST_TENSORS, MOST_OUTPUTS = 8, 16  # as InferRequest has them
 SERVICE = "inference.GRPCInferenceService"
 CONTENTS = {"BYTES": "bytes_contents", "FP32": "fp32_contents", "INT64": "int64_contents"}
 
@@ -34,9 +35,10 @@ def methods() -> dict[str, tuple[type[Any], type[Any]]]:
     }
 
 
-def infer_request(message: Any, most: int) -> tuple[InferRequest, bytes]:
+def infer_request(message: Any, settings: Settings) -> tuple[InferRequest, bytes]:
     """The same as JSON and its binary part would give.  InvalidRequest where it fits no model."""
     _check_structure(message)
+    most = max(settings.max_inputs, settings.max_documents)
     raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise InvalidRequest(f"raw_input_contents: {len(raw)}, and there are {len(message.inputs)} inputs")
@@ -53,12 +55,12 @@ def infer_request(message: Any, most: int) -> tuple[InferRequest, bytes]:
     body = {"inputs": inputs, "parameters": parameters(message.parameters), "outputs": outputs or None}
     if message.id:
         body["id"] = message.id
-    return validated(body), b"".join(raw)
+    return validate(InferRequest, body, settings), b"".join(raw)
 
 
 def _check_structure(message: Any) -> None:
     """Counts are asked before anything is taken out of a message: it may hold millions of empty tensors."""
-    tensors = len(message.inputs) > MOST_TENSORS or len(message.raw_input_contents) > MOST_TENSORS
+    tensors = len(message.inputs) > MOST_INPUTS or len(message.raw_input_contents) > MOST_INPUTS
     if tensors or len(message.outputs) > MOST_OUTPUTS or len(message.parameters) > MOST_FIELDS:
         raise InvalidRequest("more inputs, outputs or parameters than any model takes")
     if any(len(one.shape) > MOST_DIMENSIONS for one in message.inputs):

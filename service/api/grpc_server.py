@@ -97,8 +97,7 @@ class Calls:
         )  # fmt: skip
         try:
             work.reserve(size)
-            most = max(service.settings.max_inputs, service.settings.max_documents)
-            body, binary = infer_request(message, most)
+            body, binary = infer_request(message, service.settings)
             wanted = inference(service, message.model_name, _version(message.model_version), body, binary)
 
             def respond(engine: Any, outputs: Any) -> Any:

@@ -17,7 +17,7 @@ from .classify import classified
 from .open_inference import PlainError
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
-from .schemas import Body, ClassifyRequest, Pair, QaRequest, Text
+from .schemas import Body, ClassifyRequest, LabelScore, Pair, QaRequest, Text
 from .service import Service
 from .work import RequestWork
 
@@ -56,11 +56,6 @@ class InferenceRequest(Body):
     options: dict[str, Any] | None = Field(None, description="Left alone.")
 
 
-class Label(BaseModel):
-    label: str = Field(description="One of the model's labels.")
-    score: float = Field(description="From 0 to 1; with none, the logit.")
-
-
 class FoundAnswer(BaseModel):
     answer: str = Field(description="The context's own characters; empty where it holds no answer.")
     score: float = Field(description="The chance that it is right.")
@@ -77,8 +72,8 @@ class _Route(JsonRoute):
 def add_routes(app: FastAPI) -> None:
     for path, name in (("/", "inference"), ("/models/{name}", "model_inference")):
         add_json_route(
-            app, path, infer, list[list[Label]] | list[FoundAnswer] | FoundAnswer, "Hugging Face's shape of requests",
-            kind=_Route, tag="hugging face", error=PlainError, name=name,
+            app, path, infer, list[list[LabelScore]] | list[FoundAnswer] | FoundAnswer,
+            "Hugging Face's shape of requests", kind=_Route, tag="hugging face", error=PlainError, name=name,
         )  # fmt: skip
 
 

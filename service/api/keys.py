@@ -67,6 +67,7 @@ class Keys:
     settings: Settings
     _fixed: dict[str, ApiKey] = field(default_factory=dict)
     _from_file: dict[str, ApiKey] = field(default_factory=dict)
+    _shares: dict[str, float] = field(default_factory=dict)  # by name
     _seen: tuple[int, int, int] | None = None
     _limiter: SlidingWindowCounterRateLimiter = field(
         default_factory=lambda: SlidingWindowCounterRateLimiter(MemoryStorage())
@@ -99,8 +100,7 @@ class Keys:
 
     def share(self, client: str) -> float:
         """The most of the device's time that ``client``, a key's name, may have; inf where nothing is said of it."""
-        shares = (key.share for key in self._from_file.values() if key.name == client)
-        return next((share for share in shares if share is not None), math.inf)
+        return self._shares.get(client, math.inf)
 
     def count(self, key: ApiKey) -> None:
         """One request of ``key``.  RateLimited above its rate, of which each worker has its part."""
@@ -144,6 +144,7 @@ class Keys:
         if len(found) < len(read.keys):
             raise UsageError(f"api_key_file: {path}: one sha256 stands there twice")
         self._from_file = found
+        self._shares = {one.name: one.share for one in found.values() if one.share is not None}
 
 
 def _digest(given: str) -> str:

@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence as Seq
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from ..errors import InvalidRequest, MalformedBody
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
 from .classify import classified
-from .failures import explain
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
 from .schemas import Body, ClassifyRequest, QaRequest
@@ -32,6 +31,7 @@ from .work import RequestWork
 
 T = TypeVar("T")
 Answering = Callable[[Engine, Seq[Tensor]], T]
+MOST_INPUTS, MOST_OUTPUTS = 8, 16  # tensors
 LENGTH_HEADER = "Inference-Header-Content-Length"
 VERSION = "/versions/{version:int}"
 # What Triton's clients may send in parameters and has no meaning here.
@@ -47,8 +47,12 @@ class InferRequest(Body):
 
     id: str | None = Field(None, max_length=1024, description="Comes back with the answer.")
     parameters: dict[str, Any] = Field({}, description="Fields of /classify or /qa, such as top_k or no_answer.")
-    inputs: list[InputTensor] = Field(min_length=1, max_length=8, description="text, or question and context.")
-    outputs: list[RequestedOutput] | None = Field(None, max_length=16, description="Which are wanted; all if absent.")
+    inputs: list[InputTensor] = Field(
+        min_length=1, max_length=MOST_INPUTS, description="text, or question and context."
+    )
+    outputs: list[RequestedOutput] | None = Field(
+        None, max_length=MOST_OUTPUTS, description="Which are wanted; all if absent."
+    )
 
 
 class OutputTensor(BaseModel):
@@ -124,14 +128,6 @@ def inference(
         )
     question = validate(QaRequest, _qa_body(given) | options, service.settings)
     return lambda work, respond: answered(work, question, lambda engine, found: respond(engine, answer_tensors(found)))
-
-
-def validated(content: dict[str, Any]) -> InferRequest:
-    """Of another transport than HTTP.  InvalidRequest names the field."""
-    try:
-        return InferRequest.model_validate(content)
-    except ValidationError as error:
-        raise InvalidRequest(explain(error.errors(include_url=False, include_input=False), content)) from None
 
 
 def _inputs(service: Service, body: InferRequest, binary: bytes) -> dict[str, list[str]]:

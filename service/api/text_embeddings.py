@@ -14,9 +14,9 @@ from .. import __version__
 from ..errors import Unavailable
 from ..tasks.classification import Classification
 from .classify import classified
-from .hugging_face import Label, labels_of
+from .hugging_face import labels_of
 from .route import JsonRoute, add_json_route, validate
-from .schemas import Body, ClassifyRequest, Text
+from .schemas import Body, ClassifyRequest, LabelScore, Text
 from .service import Service
 from .work import RequestWork
 
@@ -48,8 +48,8 @@ class _Route(JsonRoute):
 
 def add_routes(app: FastAPI) -> None:
     add_json_route(
-        app, "/predict", predict, list[Label] | list[list[Label]], "Labels in the shape of TEI", kind=_Route, tag=TAG,
-        error=TypedError,
+        app, "/predict", predict, list[LabelScore] | list[list[LabelScore]], "Labels in the shape of TEI", kind=_Route,
+        tag=TAG, error=TypedError,
     )  # fmt: skip
     unhealthy: dict[int | str, dict[str, Any]] = {503: {"model": TypedError}}
     app.add_api_route(

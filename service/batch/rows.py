@@ -3,25 +3,25 @@
 import csv
 import importlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError
+from ..training.datasets import dialect  # and its limit of a field
 
 KINDS = (".jsonl", ".csv", ".tsv", ".parquet")
 CHUNK = 256  # rows that are answered together, and written at once
 Row = dict[str, Any]
-csv.field_size_limit(2**24)  # characters; Python's own limit is less than a long document
 
 
-def check_kind(path: Path) -> str:
-    """The end of its name.  UsageError where rows of that kind are not known, or take what is not installed."""
+def check_kind(path: Path) -> None:
+    """By the end of its name.  UsageError where rows of that kind are not known, or take what is not installed."""
     if path.suffix not in KINDS:
         raise UsageError(f"{path}: the end of its name is none of {', '.join(KINDS)}")
     if path.suffix == ".parquet":
         _arrow("pyarrow")
-    return path.suffix
 
 
 def read_chunks(path: Path, skip: int = 0, size: int = CHUNK) -> Iterator[list[Row]]:
@@ -52,19 +52,26 @@ def convert(lines: Path, out: Path) -> None:
     if out.suffix == ".jsonl":
         lines.replace(out)
         return
+    columns: dict[str, None] = {}
+    for row in _read(lines):
+        columns |= dict.fromkeys(row)
     if out.suffix == ".parquet":
-        arrow_json, parquet = _arrow("pyarrow.json"), _arrow("pyarrow.parquet")
-        parquet.write_table(arrow_json.read_json(lines), beside)
+        # Not by Arrow's own reader of JSON: it takes texts that look like times for times.
+        rows = list(_read(lines))
+        values = {name: [row.get(name) for row in rows] for name in columns}
+        _arrow("pyarrow.parquet").write_table(_arrow("pyarrow").table(values), beside)
     else:
-        columns: dict[str, None] = {}
-        for row in _read(lines):
-            columns |= dict.fromkeys(row)
         with beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(columns), delimiter="\t" if out.suffix == ".tsv" else ",")
+            writer = csv.DictWriter(file, list(columns), **dialect(out.name))
             writer.writeheader()
-            writer.writerows(_read(lines))
+            writer.writerows(map(_on_one_line, _read(lines)) if out.suffix == ".tsv" else _read(lines))
     beside.replace(out)
     lines.unlink()
+
+
+def _on_one_line(row: Row) -> Row:
+    """A TSV has no way to say a tab or the end of a line: they are spaces there."""
+    return {name: re.sub(r"[\t\r\n]+", " ", one) if isinstance(one, str) else one for name, one in row.items()}
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -75,7 +82,7 @@ def _read(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             if path.suffix in (".csv", ".tsv"):
-                yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+                yield from csv.DictReader(file, **dialect(path.name))
                 return
             for number, line in enumerate(file, 1):
                 if line.strip():

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelNotFound, RepositoryError, ServiceError, Unavailable, WrongTask
 from ..metrics import Metrics
@@ -65,7 +66,7 @@ class Registry:
     _failures: dict[ModelRef, _Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
-    _closing: set["asyncio.Task[None]"] = field(default_factory=set)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)  # of all that the repository ever had
 
     async def load(self, name: str) -> None:
@@ -77,10 +78,7 @@ class Registry:
         for ref in [ref for ref in self._failures if ref.name == name]:
             del self._failures[ref]  # tried at once
         # Who asked may leave: what is being loaded is kept all the same.
-        task = asyncio.create_task(self.sync())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-        await asyncio.shield(task)
+        await asyncio.shield(self._start(self.sync()))
         if not self.named(name):
             raise self.not_found(name)
 
@@ -218,9 +216,14 @@ class Registry:
             self._models.pop(name, None)
 
     def _close_later(self, loaded: _Loaded) -> None:
-        task = asyncio.create_task(self._close(loaded))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._start(self._close(loaded))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """``work`` in a task that ends whoever waits for it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _close(self, loaded: _Loaded) -> None:
         await loaded.idle.wait()

@@ -110,14 +110,16 @@ def _labelled(path: Path, line: int, row: Any) -> Labelled:
     return Labelled(str(label), text, row.get("text_pair") or None)
 
 
+def dialect(name: str) -> dict[str, Any]:
+    """How the csv module reads and writes the file ``name``: quotes in a TSV are quotes in the text."""
+    return {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if name.endswith(".tsv") else {}
+
+
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     name = path.name.removesuffix(".xz")
     with _open(path) as file:
         if name.endswith((".tsv", ".csv")):
-            tabbed = name.endswith(".tsv")
-            # Quotes in a TSV are quotes in the text.
-            dialect: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabbed else {}
-            reader = csv.DictReader(file, **dialect)
+            reader = csv.DictReader(file, **dialect(name))
             try:
                 yield from ((reader.line_num, row) for row in reader)
             except csv.Error as error:

@@ -21,6 +21,7 @@ from service.errors import DataError, InferenceFailed
 from service.runtime.providers import choose
 from service.serving.engine import Engine
 from service.serving.loading import LoadOptions, load
+from service.training.datasets import dialect
 from tests.conftest import ROOT
 
 TEXTS = ["It was not good.", "größe 東京 😀", "the plot was good", "word " * 300, ""]
@@ -45,7 +46,7 @@ def write(path: Path, rows: list[Row]) -> Path:
         parquet.write_table(arrow.Table.from_pylist(rows), path)
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer = csv.DictWriter(file, list(rows[0]), **dialect(path.name))
             writer.writeheader()
             writer.writerows(rows)
     return path
@@ -151,6 +152,21 @@ def test_a_run_that_is_killed_goes_on_and_every_row_is_there_once(tmp_path: Path
             assert process.returncode in (130, 0)
     assert kills >= 2
     assert [row["id"] for row in read(out)] == list(range(4000))
+
+
+@pytest.mark.parametrize("kind", files.KINDS)
+def test_texts_come_out_as_they_went_in(kind: str, tmp_path: Path) -> None:
+    rows = [{"day": "2026-11-30", "text": 'a "quoted" word'}, {"day": "2026-12-01", "text": '"', "error": "none"}]
+    lines, out = write(tmp_path / "made.jsonl", rows), tmp_path / f"out{kind}"
+    files.convert(lines, out)
+
+    assert [{name: one for name, one in row.items() if one} for row in read(out)] == rows
+
+
+def test_a_tsv_has_a_row_a_line(tmp_path: Path) -> None:
+    lines = write(tmp_path / "made.jsonl", [{"text": "one\ttwo\r\nthree"}, {"text": "four"}])
+    files.convert(lines, tmp_path / "out.tsv")
+    assert read(tmp_path / "out.tsv") == [{"text": "one two three"}, {"text": "four"}]
 
 
 def job(tmp_path: Path, **facts: Any) -> Job:
