@@ -40,7 +40,11 @@ $(VENV)-transformers4/.done: $(BIN)/.everything
 	$(BIN)/pip install -q --no-deps --target $(VENV)-transformers4 'transformers==4.57.*' 'tokenizers>=0.22,<0.23' \
 	  'huggingface-hub<1.0' && touch $@
 
-test: $(BIN)/.everything $(VENV)-transformers4/.done  ## all tests
+# KServe's client: it wants other versions of what we use.
+$(VENV)-kserve/.done:
+	$(PYTHON) -m venv $(VENV)-kserve && $(VENV)-kserve/bin/pip install -q 'kserve>=0.17' && touch $@
+
+test: $(BIN)/.everything $(VENV)-transformers4/.done $(VENV)-kserve/.done  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --cpu-features none $(BOTH_WAYS)
 
@@ -103,7 +107,7 @@ gpu-check: $(BIN)/.everything  ## on a GPU host: answers as the CPU's, every ope
 	$(BIN)/python benchmarks/device.py --device cuda --out runs/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-kserve build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 models: $(BIN)/.everything  ## train and publish the shipped models: about two hours on two CPU cores with bfloat16
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA)

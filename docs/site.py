@@ -28,7 +28,7 @@ NAV = [
     ]},
     {"Operate": [
         {"Promises, statuses, metrics": "docs/operations.md"}, {"In the cloud": "docs/cloud.md"},
-        {"Kubernetes": "docs/kubernetes.md"},
+        {"Kubernetes": "docs/kubernetes.md"}, {"Ray": "docs/ray.md"},
         {"What it costs": "docs/cost.md"},
         {"Settings, routes, commands": "docs/reference.md"}, {"Compatibility": "docs/compatibility.md"},
     ]},

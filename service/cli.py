@@ -10,7 +10,7 @@ from .errors import ServiceError, UsageError
 
 USAGE = 2  # as argparse has it
 SHELLS = ("bash", "zsh")
-EXTRAS = {"onnxruntime": "cpu", "aiohttp": "bench", "grpc": "grpc", "google": "grpc"} | dict.fromkeys(
+EXTRAS = {"onnxruntime": "cpu", "aiohttp": "bench", "ray": "ray", "grpc": "grpc", "google": "grpc"} | dict.fromkeys(
     ("pypdfium2", "rapidocr", "PIL"), "documents"
 )
 
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
     converting.add_export(commands.add_parser("export", help="a model as a checkpoint, ONNX, PyTorch or Triton"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="score a version or a service, calibrate, fit exits"))
     benching.add_bench(commands.add_parser("bench", help="load a running service and measure it"))
-    batching.add_batch(commands.add_parser("batch", help="answer a file of rows on this machine"))
+    batching.add_batch(commands.add_parser("batch", help="answer a file of rows, here or over a Ray cluster"))
     training.add_train(commands.add_parser("train", help="fine-tune an ALBERT checkpoint"))
     training.add_pretrain(commands.add_parser("pretrain", help="an ALBERT from plain text"))
     training.add_split(commands.add_parser("split", help="labelled texts in three: to learn, to stop by, to test on"))

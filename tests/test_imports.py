@@ -46,6 +46,7 @@ SERVING = [
     "depths",
 ]
 HEAVY = {
+    "ray",
     "pypdfium2",
     "rapidocr",
     "PIL",

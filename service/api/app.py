@@ -221,3 +221,5 @@ async def _pulse(service: Service) -> None:
         metrics.ready.set(0 if service.not_ready_reason() else 1)
         metrics.memory.set(resident_memory())
         metrics.encoding_chars.set(service.encoding.waiting)
+        if service.registry.unloaded.changed():
+            service.life.look_again.set()

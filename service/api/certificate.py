@@ -34,14 +34,17 @@ class Certificate:
 
     async def follow(self, context: ssl.SSLContext) -> None:
         """Read it again whenever its files change.  What cannot be read leaves the one before in use."""
-        seen = self.stamp()
+        seen, told = self.stamp(), ""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 if (now := self.stamp()) == seen:
+                    told = ""
                     continue
                 self.load(context)
-                seen = now
+                seen, told = now, ""
                 log.info("the certificate in %s was read again", self.chain)
             except (OSError, UsageError) as error:
-                log.error("the certificate stays as it was: %s", error)
+                if str(error) != told:  # said once, however often it is looked at
+                    log.error("the certificate stays as it was: %s", error)
+                told = str(error)

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from starlette.datastructures import Headers
 
-from ..errors import InvalidRequest, ModelNotFound, ServiceError, Unavailable
+from ..errors import InvalidRequest, MalformedBody, ModelNotFound, QueueFull, ServiceError, Unavailable
 from ..logs import request_id
 from .access import Access
 from .grpc_messages import SERVICE, infer_request, infer_response, methods
 from .middleware import GOOD_ID
 from .open_inference import inference
-from .open_inference_models import index, model_facts, readiness, server_facts
+from .open_inference_models import EXTENSIONS, index, model_facts, readiness, server_facts
 from .service import Service
 from .work import admit
 
@@ -38,6 +39,15 @@ CODES = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED, 503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }  # fmt: skip
+# The HTTP routes whose keys the methods ask for; the others are probes, which are answered without one.
+PATHS = {
+    "ServerMetadata": "/v2", "ModelReady": "/v2/models/x/ready", "ModelMetadata": "/v2/models/x",
+    "ModelInfer": "/v2/models/x/infer", "RepositoryIndex": "/v2/repository/index",
+    "RepositoryModelLoad": "/v2/repository/models/x/load", "RepositoryModelUnload": "/v2/repository/models/x/unload",
+}  # fmt: skip
+RETRY_SECONDS = 2.0
+PROBES = 64  # calls above max_requests that are taken: a probe is answered, what is more is told to come back
+current_client: ContextVar[str] = ContextVar("current_client", default="")
 current_trace: "ContextVar[Trace | None]" = ContextVar("current_trace", default=None)
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -50,6 +60,7 @@ class Calls:
     access: Access
     answers: dict[str, type[Any]]
     tracing: "Tracing | None" = None
+    in_work: int = 0
 
     async def ServerLive(self, message: Any, context: Any) -> Any:  # noqa: N802 - the protocol's names
         return self.answers["ServerLive"](live=True)
@@ -58,37 +69,30 @@ class Calls:
         return self.answers["ServerReady"](ready=not self.service.not_ready_reason())
 
     async def ServerMetadata(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2", context)
-        return self.answers["ServerMetadata"](**server_facts())
+        return self.answers["ServerMetadata"](**server_facts(EXTENSIONS))
 
     async def ModelReady(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2/models/x/ready", context)
         with contextlib.suppress(ModelNotFound, Unavailable):
             readiness(self.service, message.name, _version(message.version))
             return self.answers["ModelReady"](ready=True)
         return self.answers["ModelReady"](ready=False)
 
     async def ModelMetadata(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2/models/x", context)
         return self.answers["ModelMetadata"](**model_facts(self.service, message.name, _version(message.version)))
 
     async def RepositoryIndex(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2/repository/index", context)
-        found = [one for one in index(self.service) if one["state"] == "READY" or not message.ready]
-        return self.answers["RepositoryIndex"](models=found)
+        return self.answers["RepositoryIndex"](models=index(self.service, ready=message.ready))
 
     async def RepositoryModelLoad(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2/repository/models/x/load", context)
         await self.service.registry.load(message.model_name)
         return self.answers["RepositoryModelLoad"]()
 
     async def RepositoryModelUnload(self, message: Any, context: Any) -> Any:  # noqa: N802
-        self._check("/v2/repository/models/x/unload", context)
         await self.service.registry.unload(message.model_name)
         return self.answers["RepositoryModelUnload"]()
 
     async def ModelInfer(self, message: Any, context: Any) -> Any:  # noqa: N802
-        client = self._check("/v2/models/x/infer", context) or _address(context.peer())
+        client = current_client.get() or _address(context.peer())
         service, size, left = self.service, message.ByteSize(), context.time_remaining()
         work = admit(
             service, service.priced_as(message.model_name, "grpc"), client=client, size=size, began=time.monotonic(),
@@ -110,8 +114,14 @@ class Calls:
         finally:
             work.release()
 
-    def _check(self, path: str, context: Any) -> str:
-        """The name of the key that the call came with.  Errors as for the HTTP route ``path``."""
+    def check(self, name: str, context: Any) -> str:
+        """The name of the key that a call of the method ``name`` came with.  Errors as for its HTTP route."""
+        path = PATHS.get(name)
+        if path is None:
+            return ""
+        if self.in_work > self.service.settings.max_requests:
+            self.service.metrics.refused.labels("requests").inc()
+            raise QueueFull("too many requests are in work (max_requests); come back after Retry-After", RETRY_SECONDS)
         metadata = [(name.encode(), value.encode()) for name, value in context.invocation_metadata() or ()
                     if isinstance(value, str)]  # fmt: skip
         scope = {"type": "http", "method": "POST", "server": None}
@@ -143,17 +153,18 @@ async def grpc_serving(
     settings = service.settings
     known = methods()
     calls = Calls(service, access, {name: answer for name, (_, answer) in known.items()}, tracing)
+    # Messages come as bytes: whose key is wrong has nothing unpacked.
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
-            _guarded(name, getattr(calls, name), service, tracing if name == TRACED else None),
-            request.FromString,
-            answer.SerializeToString,
+            _guarded(name, request, calls), response_serializer=answer.SerializeToString
         )
         for name, (request, answer) in known.items()
     }
-    options = [("grpc.max_receive_message_length", settings.max_body_bytes), ("grpc.so_reuseport", 1),
+    # Several workers share the port; alone, a port that another service has is an error.
+    options = [("grpc.max_receive_message_length", settings.max_body_bytes),
+               ("grpc.so_reuseport", int(settings.workers > 1)),
                ("grpc.max_metadata_size", settings.max_header_bytes)]  # fmt: skip
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_requests)
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_requests + PROBES)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{host}:{settings.grpc_port}"
@@ -185,27 +196,46 @@ async def _end(server: Any, service: Service) -> None:
     await server.stop(service.settings.drain_seconds)
 
 
-def _guarded(name: str, call: Handler, service: Service, tracing: "Tracing | None") -> Handler:
-    """Counted, with an id, and with its errors as gRPC has them."""
-    metrics, route = service.metrics, f"grpc {name}"
+async def _unpacked(kind: type[Any], raw: bytes, service: Service, call: Handler, context: Any) -> Any:
+    """``call``'s answer to the message in ``raw``, which counts among the bodies that are held."""
+    service.bodies.hold(len(raw))
+    try:
+        try:
+            message = kind.FromString(raw)
+        except DecodeError:
+            raise MalformedBody("the message is none of this method's") from None
+        return await call(message, context)
+    finally:
+        service.bodies.held -= len(raw)
 
-    async def guarded(message: Any, context: Any) -> Any:
+
+def _guarded(name: str, kind: type[Any], calls: Calls) -> Handler:
+    """Counted, with an id, and with its errors as gRPC has them.  The key is asked for before the message is read."""
+    service, call = calls.service, getattr(calls, name)
+    metrics, route = service.metrics, f"grpc {name}"
+    tracing = calls.tracing if name == TRACED else None
+
+    async def guarded(raw: bytes, context: Any) -> Any:
         metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
         given = metadata.get("x-request-id", "")
         trace = tracing.begin(metadata) if tracing is not None else None
         current_trace.set(trace)
         request_id.set(given if GOOD_ID.fullmatch(given) else secrets.token_hex(16))
+        told = [("x-request-id", request_id.get()), *(trace.headers().items() if trace is not None else ())]
+        context.set_trailing_metadata(told)
         began, status = time.perf_counter(), 499
         metrics.in_flight.inc()
+        calls.in_work += 1
         try:
-            answer = await call(message, context)
+            current_client.set(calls.check(name, context))
+            answer = await _unpacked(kind, raw, service, call, context)
             status = 200
             return answer
         except ServiceError as error:
             status = error.status
             wait = (("retry-after", str(round(error.retry_after))),) if error.retry_after is not None else ()
             text = error.message.encode(errors="replace").decode()
-            await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), text, wait)
+            await context.abort(CODES.get(status, grpc.StatusCode.INTERNAL), text, (*told, *wait))
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -213,9 +243,10 @@ def _guarded(name: str, call: Handler, service: Service, tracing: "Tracing | Non
                 raise
             status = 500
             log.exception("%s failed, which is a bug", route)
-            told = f"something failed that should not; the log has it under {request_id.get()}"
-            await context.abort(grpc.StatusCode.INTERNAL, told)
+            text = f"something failed that should not; the log has it under {request_id.get()}"
+            await context.abort(grpc.StatusCode.INTERNAL, text, told)
         finally:
+            calls.in_work -= 1
             metrics.in_flight.dec()
             if trace is not None:
                 trace.end("gRPC", name, status)

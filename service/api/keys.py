@@ -32,7 +32,8 @@ from ..settings import Settings
 log = logging.getLogger(__name__)
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
 RATE_SECONDS = 10  # over which a rate is averaged
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+NAME = r"[A-Za-z0-9._-]{1,64}"
+Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
 
 
 class _Entry(BaseModel):
@@ -69,6 +70,7 @@ class Keys:
     _from_file: dict[str, ApiKey] = field(default_factory=dict)
     _shares: dict[str, float] = field(default_factory=dict)  # by name
     _seen: tuple[int, int, int] | None = None
+    _told: str = ""  # of the last look
     _limiter: SlidingWindowCounterRateLimiter = field(
         default_factory=lambda: SlidingWindowCounterRateLimiter(MemoryStorage())
     )
@@ -124,8 +126,11 @@ class Keys:
             if _stamp(path) != self._seen:
                 self._read(path)
                 log.info("%s: %d keys", path, len(self._from_file))
+            self._told = ""
         except (UsageError, OSError) as error:
-            log.error("the keys stay as they were: %s", error)
+            if str(error) != self._told:  # a file that is gone is looked for each second, and said once
+                log.error("the keys stay as they were: %s", error)
+            self._told = str(error)
 
     def _read(self, path: Path) -> None:
         try:

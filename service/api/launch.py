@@ -50,7 +50,11 @@ def serve(settings: Settings) -> int:
 
 
 def _serve_several(settings: Settings) -> int:
+    from .listeners import check_free
     from .workers import Supervisor, metrics_folder
+
+    if settings.grpc_port:  # the workers share it, and would share it with another service's
+        check_free(settings.host, settings.grpc_port, "grpc-port")
 
     with metrics_folder() as folder:
         from .listeners import listen

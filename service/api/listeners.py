@@ -30,6 +30,11 @@ def listen(settings: Settings) -> list[socket.socket]:
     return listeners
 
 
+def check_free(host: str, port: int, flag: str) -> None:
+    """ServiceError where somebody listens on ``port``."""
+    _port(host, port, flag).close()
+
+
 def close(listeners: list[socket.socket], settings: Settings) -> None:
     """And take a Unix socket's file away."""
     for one in listeners:

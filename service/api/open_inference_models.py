@@ -1,19 +1,25 @@
 """Health, facts and the repository by the Open Inference Protocol, version 2."""
 
+import time
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
+from pydantic import Field
 from starlette.responses import JSONResponse
 
 from .. import __version__
 from ..errors import Unavailable
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
+from .body import parse_json, read_body
 from .open_inference import VERSION, PlainError
+from .route import validate
+from .schemas import Body
 from .service import Service
 
 router = APIRouter(tags=["open inference protocol"], prefix="/v2")
-EXTENSIONS = ["binary_tensor_data", "model_repository", "model_configuration", "parameters"]
+EXTENSIONS = ["binary_tensor_data", "model_repository", "parameters"]
+HTTP_EXTENSIONS = [*EXTENSIONS, "model_configuration"]
 NOT_THERE: dict[int | str, dict[str, Any]] = {
     status: {"model": PlainError} for status in (401, 403, 404, 422, 429, 503)
 }
@@ -32,13 +38,17 @@ OUTPUTS: dict[bool, list[Shape]] = {
 OPTIONAL = "text_pair"
 
 
+class IndexRequest(Body):
+    ready: bool = Field(False, description="Only versions that are loaded.")
+
+
 def add_routes(app: FastAPI) -> None:
     app.include_router(router)
 
 
 @router.get("", responses=NOT_THERE, summary="The server and its extensions")
 async def server_metadata() -> dict[str, Any]:
-    return server_facts()
+    return server_facts(HTTP_EXTENSIONS)
 
 
 @router.get("/health/live", summary="Is the process alive")
@@ -84,7 +94,11 @@ async def version_config(name: str, version: int, request: Request) -> dict[str,
 
 @router.post("/repository/index", responses=NOT_THERE, summary="What is loaded, and what failed to load")
 async def repository_index(request: Request) -> list[dict[str, str]]:
-    return index(_service(request))
+    """The body may be absent.  ``ready``: only what is loaded."""
+    service, settings = _service(request), _service(request).settings
+    body = await read_body(request, service.bodies, service.life, time.monotonic() + settings.body_seconds)
+    asked = validate(IndexRequest, await parse_json(body), settings) if body else IndexRequest()
+    return index(service, ready=asked.ready)
 
 
 @router.post("/repository/models/{name}/load", responses=NOT_THERE, summary="Look for a model at once, and load it")
@@ -101,8 +115,8 @@ async def unload_model(name: str, request: Request) -> dict[str, Any]:
     return {"name": name}
 
 
-def server_facts() -> dict[str, Any]:
-    return {"name": "albert-serve", "version": __version__, "extensions": EXTENSIONS}
+def server_facts(extensions: list[str]) -> dict[str, Any]:
+    return {"name": "albert-serve", "version": __version__, "extensions": extensions}
 
 
 def _service(request: Request) -> Service:
@@ -159,13 +173,13 @@ def configuration(engine: Engine) -> dict[str, Any]:
     return facts | {"input": named[0], "output": named[1]}
 
 
-def index(service: Service) -> list[dict[str, str]]:
-    """Every version that is loaded or failed."""
+def index(service: Service, *, ready: bool = False) -> list[dict[str, str]]:
+    """Every version that is loaded or failed; ``ready``: those that are loaded."""
     loaded = [(engine.ref, "READY", "") for engine in service.registry.engines()]
     failed = [(ref, "UNAVAILABLE", why) for ref, why in service.registry.failures.items()]
     gone = [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
             for name in service.registry.unloaded.names()]  # fmt: skip
     return [
         {"name": ref.name, "version": str(ref.version), "state": state, "reason": why}
-        for ref, state, why in loaded + failed
-    ] + gone
+        for ref, state, why in (loaded if ready else loaded + failed)
+    ] + ([] if ready else gone)

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from ..errors import DataError
 from .rows import Row, convert, read_chunks
 
 Answer = Callable[[list[Row]], list[Row]]
+Answered = Callable[[int], Iterable[list[Row]]]  # given a number of rows, those after it with their answers, in order
 Told = Callable[[int], object]
 
 
@@ -38,7 +39,11 @@ class Job:
         return self.out.with_name(f"{self.out.name}.part.json")
 
     def run(self, answer: Answer, told: Told = lambda rows: None) -> int:
-        """Answer what is left; how many rows there are.  ``told`` is called with the rows of each chunk, those of an
+        """``write`` with one chunk after the other answered here."""
+        return self.write(lambda done: map(answer, read_chunks(self.source, done)), told)
+
+    def write(self, answered: Answered, told: Told = lambda rows: None) -> int:
+        """Write what is left; how many rows there are.  ``told`` is called with the rows of each chunk, those of an
         earlier run first.  DataError where there is an output already, or a part of another run."""
         if self.out.exists():
             raise DataError(f"{self.out} is there already: give another name, or remove it")
@@ -47,9 +52,7 @@ class Job:
             file.truncate(size)
             file.seek(size)
             told(done)
-            for chunk in read_chunks(self.source, done):
-                rows = answer(chunk)
-                assert len(rows) == len(chunk)
+            for rows in answered(done):
                 lines = [json.dumps(row, ensure_ascii=False).encode(errors="replace") + b"\n" for row in rows]
                 file.write(b"".join(lines))
                 file.flush()

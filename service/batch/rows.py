@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
 from ..errors import DataError, UsageError
 from ..training.datasets import dialect  # and its limit of a field
 
@@ -77,7 +79,7 @@ def _on_one_line(row: Row) -> Row:
 def _read(path: Path) -> Iterator[Row]:
     if path.suffix == ".parquet":
         for batch in _arrow("pyarrow.parquet").ParquetFile(path).iter_batches(CHUNK):
-            yield from batch.to_pylist()
+            yield from map(_as_json, batch.to_pylist())
         return
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
@@ -89,6 +91,12 @@ def _read(path: Path) -> Iterator[Row]:
                     yield _row(path, number, line)
         except (csv.Error, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _as_json(row: Row) -> Row:
+    """What JSON has no type for: dates and decimals as text, bytes in base64, no number as null."""
+    plain: Row = to_jsonable_python(row, bytes_mode="base64", inf_nan_mode="null")
+    return plain
 
 
 def _row(path: Path, number: int, line: str) -> Row:

@@ -1,13 +1,15 @@
-"""``batch``: a file of rows answered on this machine, without a service."""
+"""``batch``: a file of rows answered without a service, on this machine or over a Ray cluster."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RepositoryError, UsageError
 
 if TYPE_CHECKING:
-    from ..serving.engine import Engine
+    from ..batch.answering import Columns
+    from ..batch.job import Answered
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +23,33 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question", default="question", metavar="COLUMN", help="of the question [question]")
     parser.add_argument("--context", default="context", metavar="COLUMN", help="of the text to look in [context]")
     parser.add_argument("--no-answer", action="store_true", help="a context may hold no answer")
+    ray = parser.add_argument_group("over a Ray cluster")
+    ray.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="ADDRESS",
+        help="its address [that of this node's cluster]",
+    )
+    ray.add_argument("--ray-cpus", type=_count, default=1, metavar="N", help="CPU cores of a worker [1]")
+    ray.add_argument("--ray-gpus", type=_share, default=0.0, metavar="SHARE", help="of GPUs a worker, such as 0.5 [0]")
+    ray.add_argument(
+        "--ray-workers", type=_count, default=0, metavar="N", help="at most so many [as many as fit the cluster]"
+    )
     parser.set_defaults(run=_batch)
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("wanted at least 1")
+    return number
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not (0 < number < 1 or (number >= 1 and number.is_integer())):
+        raise argparse.ArgumentTypeError("wanted a part of a GPU, such as 0.25, or a whole number of them")
+    return number
 
 
 def _batch(options: argparse.Namespace) -> int:
@@ -29,24 +57,26 @@ def _batch(options: argparse.Namespace) -> int:
         from tqdm import tqdm
     except ModuleNotFoundError:
         raise UsageError("batch takes the extra 'batch' of this package, which is not installed") from None
-    from ..batch.answering import Columns, answer_rows
+    from ..batch.answering import Columns
     from ..batch.job import Job
     from ..batch.rows import check_kind, count
+    from ..repository.store import read_manifest
 
     for path in (options.source, options.out):
         check_kind(path)
     if options.source.resolve() == options.out.resolve():
         raise UsageError("IN and OUT are one file")
     total = count(options.source)
-    engine = _engine(options)
+    folder = _folder(options)
+    manifest = read_manifest(folder)
+    model = f"{manifest.name}/{manifest.version}"
     columns = Columns(options.text, options.text_pair, options.question, options.context)
     settings: dict[str, Any] = {"no_answer": True} if options.no_answer else {}
-    facts = {"model": str(engine.ref), "columns": str(columns), "options": settings}
+    answered = (_on_a_cluster if options.ray else _here)(options, folder, columns, settings)
+    job = Job(options.source, options.out, {"model": model, "columns": str(columns), "options": settings})
     try:
-        with tqdm(total=total, desc=str(engine.ref), unit=" rows") as bar:
-            rows = Job(options.source, options.out, facts).run(
-                lambda chunk: answer_rows(engine, chunk, columns, settings), bar.update
-            )
+        with tqdm(total=total, desc=model, unit=" rows") as bar:
+            rows = job.write(answered, bar.update)
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on where it was ({options.out}.part)")
         return 130
@@ -54,12 +84,34 @@ def _batch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(options: argparse.Namespace) -> "Engine":
-    from ..repository.store import find_version
+def _here(options: argparse.Namespace, folder: Path, columns: "Columns", settings: dict[str, Any]) -> "Answered":
+    from ..batch.answering import answer_rows
+    from ..batch.rows import read_chunks
     from ..runtime.providers import choose
     from ..serving.loading import LoadOptions, load
+
+    engine = load(folder, LoadOptions(choose(options.device)))
+    return lambda done: (answer_rows(engine, rows, columns, settings) for rows in read_chunks(options.source, done))
+
+
+def _on_a_cluster(
+    options: argparse.Namespace, folder: Path, columns: "Columns", settings: dict[str, Any]
+) -> "Answered":
+    try:
+        import ray.data  # noqa: F401
+    except ModuleNotFoundError:
+        raise UsageError("--ray takes the extra 'ray' of this package, which is not installed") from None
+    from ..batch.cluster import Cluster, Share
+
+    share = Share(options.ray_cpus, options.ray_gpus, options.ray_workers)
+    device = "cuda" if options.ray_gpus and options.device == "auto" else options.device
+    return partial(Cluster(options.ray, folder, columns, settings, device, share).answers, options.source)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    from ..repository.store import find_version
 
     folder = find_version(options.model, options.model_repo)
     if folder is None:
         raise RepositoryError(f"no model {options.model!r} in {options.model_repo}, and no folder of a version")
-    return load(folder, LoadOptions(choose(options.device)))
+    return folder

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import re
 import secrets
 import sys
 
@@ -9,9 +10,17 @@ BYTES = 32  # that nobody guesses
 
 
 def add_key(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="who it is for: a name of letters, digits, dots, dashes")
+    parser.add_argument("name", type=_name, help="who it is for: a name of letters, digits, dots, dashes")
     parser.add_argument("--admin", action="store_true", help="it may load and unload models")
     parser.set_defaults(run=_key)
+
+
+def _name(text: str) -> str:
+    from ..api.keys import NAME
+
+    if not re.fullmatch(NAME, text):
+        raise argparse.ArgumentTypeError("wanted up to 64 letters, digits, dots, dashes and underscores")
+    return text
 
 
 def _key(options: argparse.Namespace) -> int:

@@ -1,6 +1,6 @@
 """Which models were unloaded by hand: they stay away, whatever the repository has, until they are loaded again.
 
-With several workers in a folder that they share, so that each finds it at its next look.
+With several workers in a folder that they share; each sees there that something was loaded or unloaded by another.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PREFIX = "unloaded-"
+ASKED = "asked"  # written at each change
 
 
 @dataclass(slots=True)
@@ -17,6 +18,7 @@ class Unloaded:
 
     folder: Path | None = None
     _names: set[str] = field(default_factory=set)
+    _seen: int = 0
 
     def names(self) -> set[str]:
         if self.folder is None:
@@ -30,8 +32,29 @@ class Unloaded:
         self._names.add(name)
         if self.folder is not None:
             (self.folder / f"{PREFIX}{name}").touch()
+            self._tell(self.folder)
 
     def remove(self, name: str) -> None:
+        """And whatever there is under this name is loaded."""
         self._names.discard(name)
-        if self.folder is not None and name in self.names():
-            (self.folder / f"{PREFIX}{name}").unlink(missing_ok=True)
+        if self.folder is not None:
+            if name in self.names():
+                (self.folder / f"{PREFIX}{name}").unlink(missing_ok=True)
+            self._tell(self.folder)
+
+    def changed(self) -> bool:
+        """Has another worker been asked to load or unload since the last call?"""
+        if self.folder is None:
+            return False
+        before, self._seen = self._seen, self._stamp(self.folder)
+        return self._seen != before
+
+    def _tell(self, folder: Path) -> None:
+        (folder / ASKED).write_bytes(b"")
+        self._seen = self._stamp(folder)
+
+    @staticmethod
+    def _stamp(folder: Path) -> int:
+        with contextlib.suppress(OSError):
+            return (folder / ASKED).stat().st_mtime_ns
+        return 0

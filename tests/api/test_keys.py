@@ -64,8 +64,11 @@ async def test_the_file_is_read_again_when_it_changes_and_a_wrong_one_changes_no
                 app.state.keys.look()
                 assert await ask(client, "second") == 200
             path.unlink()
-            app.state.keys.look()
+            before = len(caplog.records)
+            for _ in range(5):
+                app.state.keys.look()
             assert await ask(client, "second") == 200
+            assert sum("stay as they were" in one.getMessage() for one in caplog.records[before:]) == 1
 
     told = "\n".join(record.getMessage() for record in caplog.records)
     assert told.count("the keys stay as they were") >= 5
@@ -94,6 +97,14 @@ def test_the_command_writes_an_entry_that_is_taken(
     assert found is not None
     assert (found.name, found.admin) == ("shop", True)
     assert told.err.split()[-1] not in told.out
+
+
+@pytest.mark.parametrize("name", ['a"b', "a b", "", "x" * 65, "é", "a\n"])
+def test_the_command_takes_no_name_that_the_file_would_not(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["key", name])
+    assert ended.value.code == 2
+    assert capsys.readouterr().out == ""
 
 
 async def test_above_its_rate_a_key_is_429_and_others_are_not(settings: Settings, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Rows answered in a file: as the service answers, every row once however often the run was killed."""
 
 import csv
+import datetime
+import decimal
 import json
+import math
 import os
 import signal
 import subprocess
@@ -161,6 +164,23 @@ def test_texts_come_out_as_they_went_in(kind: str, tmp_path: Path) -> None:
     files.convert(lines, out)
 
     assert [{name: one for name, one in row.items() if one} for row in read(out)] == rows
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".parquet"])
+def test_values_that_json_has_no_type_for_are_text(kind: str, tmp_path: Path, repository: Path) -> None:
+    pytest.importorskip("pyarrow")
+    day, cost = datetime.datetime(2026, 11, 30, 3), decimal.Decimal("1.50")
+    rows: list[Row] = [
+        {"text": "good", "day": day, "cost": cost, "raw": b"\xff\x00", "number": math.nan},
+        {"text": "bad", "day": None, "cost": None, "raw": None, "number": 2.5},
+    ]
+    source, out = write(tmp_path / "in.parquet", rows), tmp_path / f"out{kind}"
+    assert main(["batch", str(source), str(out), "--model", "sentiment", "--model-repo", str(repository)]) == 0
+
+    first, second = read(out)
+    plain = {"day": "2026-11-30T03:00:00", "cost": "1.50", "raw": "_wA=", "number": None}
+    assert {name: first[name] for name in plain} == plain
+    assert {name: second[name] for name in plain} == {"day": None, "cost": None, "raw": None, "number": 2.5}
 
 
 def test_a_tsv_has_a_row_a_line(tmp_path: Path) -> None:

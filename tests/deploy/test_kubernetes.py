@@ -1,5 +1,6 @@
 """deploy/k8s: every overlay rendered by the real kustomize, every object against Kubernetes' own schemas."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from tests.conftest import ROOT
 
 FOLDER = ROOT / "deploy" / "k8s"
 OVERLAYS = ("cpu", "gpu", "aws", "azure", "gcp")
-# Of others than Kubernetes: their schemas are not in a package, so that what they need is asked for here.
+# Of others than Kubernetes, and the fields that are used.
 CUSTOM = {
     "ServiceMonitor": ("endpoints", "jobLabel", "selector"),
     "ScaledObject": ("cooldownPeriod", "maxReplicaCount", "minReplicaCount", "scaleTargetRef", "triggers"),
@@ -30,6 +31,38 @@ def rendered(overlay: str) -> list[dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     assert "deprecated" not in done.stderr
     return list(yaml.safe_load_all(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the schemas of KEDA and of the Prometheus operator, from npm."""
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("the schemas of custom resources come from npm, which is not installed")
+    folder = tmp_path_factory.mktemp("schemas")
+    packages = ["@kubernetes-models/keda@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0"]
+    made = subprocess.run(
+        [npm, "install", "--silent", "--no-audit", "--ignore-scripts", "--prefix", str(folder), *packages],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if made.returncode != 0:
+        pytest.skip(f"npm does not have them: {made.stderr[-200:]}")
+    shutil.copy(Path(__file__).with_name("custom_resources.mjs"), folder)
+    return folder
+
+
+def against_schemas(schemas: Path, objects: list[dict[str, Any]]) -> "subprocess.CompletedProcess[str]":
+    command = ["node", str(schemas / "custom_resources.mjs")]
+    return subprocess.run(command, input=json.dumps(objects), capture_output=True, text=True, check=False)
+
+
+def test_custom_resources_fit_the_schemas_of_their_operators(schemas: Path) -> None:
+    objects = [one for overlay in OVERLAYS for one in rendered(overlay) if one["kind"] in CUSTOM]
+    assert {one["kind"] for one in objects} == set(CUSTOM)
+    done = against_schemas(schemas, objects)
+    assert done.returncode == 0, done.stderr
+    for one in objects[:2]:
+        assert against_schemas(schemas, [one | {"spec": one["spec"] | {"endpoints": "x", "triggers": "x"}}]).returncode
 
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:

@@ -514,8 +514,13 @@ async def test_the_other_workers_follow_at_their_next_look(shelf: Shelf, tmp_pat
     shelf.put("a/1")
     await shelf.look()
     await other.look()
+    assert not other.registry.unloaded.changed()
     await shelf.registry.unload("a")
+    assert other.registry.unloaded.changed()  # so that it looks at once
+    assert not other.registry.unloaded.changed()
+    assert not shelf.registry.unloaded.changed()
     assert await other.look() == []
     await other.registry.load("a")
+    assert shelf.registry.unloaded.changed()
     assert await shelf.look() == ["a/1"]
     other.registry.close()

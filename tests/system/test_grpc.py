@@ -62,7 +62,9 @@ def test_the_server_and_its_models(client: Any) -> None:
     assert client.is_server_ready()
     assert client.is_model_ready("qa", headers=KEY)
     assert client.is_model_ready("qa", "1", headers=KEY)
-    assert client.get_server_metadata(headers=KEY).name == "albert-serve"
+    facts = client.get_server_metadata(headers=KEY)
+    assert facts.name == "albert-serve"
+    assert "model_configuration" not in facts.extensions  # over HTTP only
     facts = client.get_model_metadata("qa", headers=KEY)
     assert [one.name for one in facts.inputs] == ["question", "context"]
     assert {one.name for one in client.get_model_repository_index(headers=KEY).models} == {"qa", "sentiment"}
@@ -150,6 +152,39 @@ def test_millions_of_empty_tensors_are_refused_at_once(server: Server, port: int
         with pytest.raises(grpc.RpcError, match="more inputs"):
             infer(message, timeout=20, metadata=[("authorization", "Bearer user")])
     assert time.monotonic() - began < 5
+
+
+def test_a_wrong_key_has_nothing_unpacked_and_a_probe_is_answered_above_the_limit(
+    start: Start, repository: Path
+) -> None:
+    port = free_port()
+    options = ("--grpc-port", str(port), "--api-keys", "user", "--max-requests", "1", "--max-body-memory", "1000000")
+    start(repository, *options).wait_for("gRPC on")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for key, code in (("wrong", "UNAUTHENTICATED"), ("user", "INVALID_ARGUMENT")):
+            with pytest.raises(grpc.RpcError) as told:
+                infer(b"\xff" * 1000, metadata=[("authorization", f"Bearer {key}"), ("x-request-id", "seven")])
+            assert told.value.code().name == code
+            assert ("x-request-id", "seven") in told.value.trailing_metadata()
+
+        live = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
+        message = b"\x0a\x02qa" + b"\x2a\x00" * 50_000
+        many = [infer.future(message, metadata=[("authorization", "Bearer user")]) for _ in range(40)]
+        assert live(b"", timeout=5) == b"\x08\x01"
+        codes = {one.exception().code().name for one in many}
+    assert codes <= {"RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNAVAILABLE"}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_that_another_service_has_is_one_line(start: Start, repository: Path, workers: str) -> None:
+    port = free_port()
+    start(repository, "--grpc-port", str(port)).wait_for("gRPC on")
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", "--device", "cpu", "--workers", workers]
+    command += ["--model-repo", str(repository), "--grpc-port", str(port)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
 
 
 def test_calls_are_counted_and_what_is_cancelled_is_dropped(server: Server, port: int) -> None:
