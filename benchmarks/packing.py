@@ -75,12 +75,12 @@ def make_models(
 
 
 def packed_model(checkpoint: Checkpoint, folder: Path) -> Model:
-    network = Network(checkpoint.shape, pooled=True, weights=WeightFile(folder, serving_arrays(checkpoint)))
+    network = Network(checkpoint.shape, head=Head.POOLED, weights=WeightFile(folder, serving_arrays(checkpoint)))
     for part in PARTS:
         (folder / f"{part}.onnx").write_bytes(build(part, network, CPU).SerializeToString())
     graphs = {part: (folder / f"{part}.onnx").read_bytes() for part in PARTS}
     weights = {FILE: (folder / FILE).read_bytes()}
-    return Model(graphs, weights, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, pooled=True)
+    return Model(graphs, weights, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, head=Head.POOLED)
 
 
 def export(model: AlbertForSequenceClassification, path: Path) -> None:

@@ -18,7 +18,8 @@ NAV = [
     {"中文": "README.zh.md"},
     {"Use": [
         {"Classify": "docs/classify.md"}, {"Ask": "docs/ask.md"}, {"Files": "docs/files.md"},
-        {"Explain": "docs/explain.md"}, {"Python client": "client/README.md"}, {"Examples": "examples/README.md"},
+        {"Explain": "docs/explain.md"}, {"Words, spans, vectors, choices, summaries": "docs/heads.md"},
+        {"Python client": "client/README.md"}, {"Examples": "examples/README.md"},
         {"Other protocols": "docs/protocols.md"},
         {"Files of rows": "docs/batch.md"},
     ]},

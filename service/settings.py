@@ -64,6 +64,10 @@ class Settings(BaseSettings):
         "is none of this name, the only classifier is it.",
     )  # fmt: skip
     qa_model: str = Field("qa", description="The same of a /qa request, among models that answer questions.")
+    tokens_model: str = Field("tokens", description="The same of a /tokens request, among taggers.")
+    fill_mask_model: str = Field("fill-mask", description="The same of a /fill-mask request.")
+    embed_model: str = Field("embed", description="The same of an /embed or /summarize request.")
+    choose_model: str = Field("choose", description="The same of a /choose request.")
     required_models: Annotated[list[str] | None, NoDecode] = Field(
         None, description="Models without which the service is not ready, with commas; unless set the two above, as "
         "far as the repository has models of their tasks.",

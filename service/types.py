@@ -14,12 +14,14 @@ Floats = npt.NDArray[np.float32]
 class Sequence:
     """One row for the model: token ``ids`` and segment ``types``, both (n,), framed and ready.
 
-    ``second`` is where the second text begins in it; n where there is none.
+    ``second`` is where the second text begins in it; n where there is none.  ``masks`` (m,) are the places that a head
+    for masks reads.
     """
 
     ids: Ints
     types: Ints
     second: int
+    masks: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -22,7 +22,7 @@ from ..background import background
 from ..documents.reader import DocumentReader
 from ..metrics import Metrics, resident_memory
 from ..runtime import processor
-from ..runtime.providers import RUNTIME_VERSION, Device, choose
+from ..runtime.providers import RUNTIME_VERSION, Device, choose as choose_provider
 from ..serving.aside import Aside
 from ..serving.device_loop import DeviceLoop
 from ..serving.encoding import EncodingStage
@@ -35,9 +35,12 @@ from ..serving.unloaded import Unloaded
 from ..serving.watcher import watch
 from ..settings import Settings
 from . import (
+    choose,
     classify,
+    embed,
     explain,
     failures,
+    fill_mask,
     health,
     hugging_face,
     models,
@@ -45,7 +48,9 @@ from . import (
     open_inference_models,
     openapi,
     qa,
+    summarize,
     text_embeddings,
+    tokens,
 )
 from .access import Access
 from .body import BodyLimits
@@ -75,7 +80,7 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
         summary="Text classification and question answering with ALBERT", generate_unique_id_function=openapi.name,
         lifespan=functools.partial(_lifespan, settings, metrics, device, life),
     )  # fmt: skip
-    for task in (classify, qa, explain):
+    for task in (classify, qa, tokens, fill_mask, embed, summarize, choose, explain):
         task.add_route(app)
     for protocol in (open_inference, open_inference_models, hugging_face, text_embeddings):
         protocol.add_routes(app)
@@ -103,7 +108,7 @@ def choose_device(settings: Settings) -> Device:
     if settings.cpu_features != "auto":
         processor.assume(settings.cpu_features)
     threads = settings.threads or max(1, processor.current().cores // settings.workers)
-    device = choose(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
+    device = choose_provider(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
     log.info("inference on %s (%s), %d CPU threads, %s", device, device.reason, threads, processor.current())
     return device
 

@@ -59,6 +59,7 @@ def _subject(engine: Engine, texts: dict[str, str], label: str | None) -> Labell
         if label is not None:
             raise InvalidRequest("label: an answer has none")
         return Asked(task, texts)
+    assert isinstance(task, Classification)
     if label is not None and label not in task.labels:
         raise InvalidRequest(f"label: {label[:ECHO]!r} is none of the model's: {', '.join(task.labels)}")
     return Labelled(task, texts, label)

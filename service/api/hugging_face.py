@@ -4,7 +4,7 @@
 https://huggingface.co/docs/inference-providers/tasks/text-classification
 """
 
-from collections.abc import Mapping, Sequence as Seq
+from collections.abc import Awaitable, Callable, Mapping, Sequence as Seq
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import FastAPI, Request
@@ -12,13 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from ..errors import InvalidRequest
-from ..serving.engine import Engine
+from ..serving.engine import Engine, Task
+from ..tasks.embedding import Embedding
+from ..tasks.fill_mask import FillMask
+from ..tasks.token_classification import TokenClassification
 from .classify import classified
+from .embed import embedded
+from .fill_mask import filled
 from .open_inference import PlainError
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
 from .schemas import Body, ClassifyRequest, LabelScore, Pair, QaRequest, Text
 from .service import Service
+from .task_schemas import EmbedRequest, FillMaskRequest, TokensRequest
+from .tokens import tagged
 from .work import RequestWork
 
 
@@ -63,6 +70,21 @@ class FoundAnswer(BaseModel):
     end: int = Field(description="One past the last code point.")
 
 
+class Word(BaseModel):
+    score: float = Field(description="Its chance among all pieces.")
+    token: int = Field(description="Its id.")
+    token_str: str = Field(description="The word.")
+    sequence: str = Field(description="The text with it.")
+
+
+class Entity(BaseModel):
+    entity_group: str = Field(description="The label, without its prefix.")
+    score: float = Field(description="The mean chance of its words' labels.")
+    word: str = Field(description="The text's own characters from start to end.")
+    start: int = Field(description="First code point.")
+    end: int = Field(description="One past the last code point.")
+
+
 class _Route(JsonRoute):
     def priced_as(self, service: Service, request: Request) -> str:
         name = request.path_params.get("name")
@@ -72,14 +94,20 @@ class _Route(JsonRoute):
 def add_routes(app: FastAPI) -> None:
     for path, name in (("/", "inference"), ("/models/{name}", "model_inference")):
         add_json_route(
-            app, path, infer, list[list[LabelScore]] | list[FoundAnswer] | FoundAnswer,
+            app, path, infer,
+            list[list[LabelScore]] | list[FoundAnswer] | FoundAnswer | list[list[float]] | list[list[Word]] | list[Word]
+            | list[list[Entity]] | list[Entity],
             "Hugging Face's shape of requests", kind=_Route, tag="hugging face", error=PlainError, name=name,
         )  # fmt: skip
 
 
 async def infer(body: InferenceRequest, request: Request) -> Response:
     work: RequestWork = request.state.work
-    chosen = {"model": request.path_params.get("name")}
+    name = request.path_params.get("name")
+    chosen = {"model": name}
+    task = work.service.task_of(name) if name else None
+    if task in SHAPES and not isinstance(body.inputs, Question):
+        return await SHAPES[task](work, body, chosen)
     if isinstance(body.inputs, Question):
         return await _answer(work, body.inputs, body.parameters, chosen)
     return await _label(work, body.inputs, body.parameters, chosen)
@@ -112,9 +140,75 @@ async def _answer(work: RequestWork, inputs: Question, parameters: Parameters, c
     return await answered(work, asked, respond)
 
 
-def labels_of(results: Seq[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The labels of each input.  InvalidRequest for the first that failed: this shape has no place for its error."""
+async def _embed(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]) -> Response:
+    asked = validate(EmbedRequest, {"inputs": body.inputs} | chosen, work.service.settings)
+
+    def respond(engine: Engine, results: Seq[Mapping[str, Any]]) -> Response:
+        check_whole(results)
+        return work.respond_json(engine, [result["embedding"] for result in results])
+
+    return await embedded(work, asked, respond)
+
+
+async def _fill(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]) -> Response:
+    top_k = {"top_k": body.parameters.top_k} if body.parameters.top_k else {}
+    asked = validate(FillMaskRequest, {"inputs": body.inputs} | top_k | chosen, work.service.settings)
+
+    def respond(engine: Engine, results: Seq[Mapping[str, Any]]) -> Response:
+        check_whole(results)
+        shown = [
+            [
+                [
+                    {"score": w["score"], "token": w["token"], "token_str": w["word"], "sequence": w["text"]}
+                    for w in words
+                ]
+                for words in (mask["words"] for mask in result["masks"])
+            ]
+            for result in results
+        ]
+        # One list for one mask, as the pipeline has it; a list of them for several.
+        flat = [masks[0] if len(masks) == 1 else masks for masks in shown]
+        return work.respond_json(engine, flat[0] if isinstance(body.inputs, str) else flat)
+
+    return await filled(work, asked, respond)
+
+
+async def _tag(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]) -> Response:
+    asked = validate(TokensRequest, {"inputs": body.inputs} | chosen, work.service.settings)
+
+    def respond(engine: Engine, results: Seq[Mapping[str, Any]]) -> Response:
+        check_whole(results)
+        shown = [
+            [
+                {
+                    "entity_group": s["label"],
+                    "score": s["score"],
+                    "word": s["text"],
+                    "start": s["start"],
+                    "end": s["end"],
+                }
+                for s in result["spans"]
+            ]
+            for result in results
+        ]
+        return work.respond_json(engine, shown[0] if isinstance(body.inputs, str) else shown)
+
+    return await tagged(work, asked, respond)
+
+
+SHAPES: dict[type[Task] | None, Callable[[RequestWork, InferenceRequest, dict[str, Any]], Awaitable[Response]]] = {
+    Embedding: _embed, FillMask: _fill, TokenClassification: _tag,
+}  # fmt: skip
+
+
+def check_whole(results: Seq[Mapping[str, Any]]) -> None:
+    """InvalidRequest for the first input that failed: this shape has no place for its error."""
     for index, result in enumerate(results):
         if "error" in result:
             raise InvalidRequest(f"inputs.{index}: {result['error']['message']}")
+
+
+def labels_of(results: Seq[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The labels of each input."""
+    check_whole(results)
     return [result["labels"] for result in results]

@@ -21,11 +21,15 @@ from starlette.responses import Response
 from ..errors import InvalidRequest, MalformedBody
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
+from ..tasks.embedding import Embedding
+from ..tasks.question_answering import QuestionAnswering
 from .classify import classified
+from .embed import embedded
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
 from .schemas import Body, ClassifyRequest, QaRequest
-from .service import Service
+from .service import KINDS, Service
+from .task_schemas import EmbedRequest
 from .tensors import InputTensor, RequestedOutput, Tensor, join, split, texts
 from .work import RequestWork
 
@@ -126,6 +130,14 @@ def inference(
         return lambda work, respond: classified(
             work, asked, lambda engine, results: respond(engine, label_tensors(results))
         )
+    if task is Embedding:
+        vectors = validate(EmbedRequest, _embed_body(given) | options, service.settings)
+        return lambda work, respond: embedded(
+            work, vectors, lambda engine, results: respond(engine, vector_tensors(results))
+        )
+    if task is not QuestionAnswering:
+        route = KINDS[task].route
+        raise InvalidRequest(f"model {name!r}: this protocol has no tensors for its task; ask {route}")
     question = validate(QaRequest, _qa_body(given) | options, service.settings)
     return lambda work, respond: answered(work, question, lambda engine, found: respond(engine, answer_tensors(found)))
 
@@ -150,6 +162,12 @@ def _classify_body(given: dict[str, list[str]]) -> dict[str, Any]:
     return {"inputs": [{"text": text, "text_pair": text_pair} for text, text_pair in pairs]}
 
 
+def _embed_body(given: dict[str, list[str]]) -> dict[str, Any]:
+    if given.keys() != {"text"}:
+        raise InvalidRequest(f"inputs: {', '.join(given)}; a model of vectors takes text")
+    return {"inputs": given["text"]}
+
+
 def _qa_body(given: dict[str, list[str]]) -> dict[str, Any]:
     if given.keys() != {"question", "context"}:
         raise InvalidRequest(f"inputs: {', '.join(given)}; a model that answers takes question and context")
@@ -159,16 +177,28 @@ def _qa_body(given: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def label_tensors(results: Seq[Mapping[str, Any]]) -> list[Tensor]:
-    """(inputs, labels), best first.  InvalidRequest for the first input that failed: a tensor has no empty places."""
-    for index, result in enumerate(results):
-        if "error" in result:
-            raise InvalidRequest(f"inputs: text {index}: {result['error']['message']}")
+    """(inputs, labels), best first."""
+    _check_whole(results)
     shape = (len(results), len(results[0]["labels"]))
     best = [one for result in results for one in result["labels"]]
     return [
         Tensor("label", "BYTES", shape, [one["label"] for one in best]),
         Tensor("score", "FP32", shape, [one["score"] for one in best]),
     ]
+
+
+def vector_tensors(results: Seq[Mapping[str, Any]]) -> list[Tensor]:
+    """(inputs, hidden)"""
+    _check_whole(results)
+    shape = (len(results), len(results[0]["embedding"]))
+    return [Tensor("embedding", "FP32", shape, [value for one in results for value in one["embedding"]])]
+
+
+def _check_whole(results: Seq[Mapping[str, Any]]) -> None:
+    """InvalidRequest for the first input that failed: a tensor has no empty places."""
+    for index, result in enumerate(results):
+        if "error" in result:
+            raise InvalidRequest(f"inputs: text {index}: {result['error']['message']}")
 
 
 def answer_tensors(found: Mapping[str, Any]) -> list[Tensor]:

@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse
 from .. import __version__
 from ..errors import Unavailable
 from ..serving.engine import Engine
-from ..tasks.classification import Classification
 from .body import parse_json, read_body
 from .open_inference import VERSION, PlainError
 from .route import validate
@@ -24,13 +23,16 @@ NOT_THERE: dict[int | str, dict[str, Any]] = {
     status: {"model": PlainError} for status in (401, 403, 404, 422, 429, 503)
 }
 Shape = tuple[str, str, list[int]]
-INPUTS: dict[bool, list[Shape]] = {  # by: is it a classifier
-    True: [("text", "BYTES", [-1]), ("text_pair", "BYTES", [-1])],
-    False: [("question", "BYTES", [1]), ("context", "BYTES", [-1])],
+# By task; others are not spoken here, and have routes of their own.
+INPUTS: dict[str, list[Shape]] = {
+    "text-classification": [("text", "BYTES", [-1]), ("text_pair", "BYTES", [-1])],
+    "question-answering": [("question", "BYTES", [1]), ("context", "BYTES", [-1])],
+    "feature-extraction": [("text", "BYTES", [-1])],
 }
-OUTPUTS: dict[bool, list[Shape]] = {
-    True: [("label", "BYTES", [-1, -1]), ("score", "FP32", [-1, -1])],
-    False: [
+OUTPUTS: dict[str, list[Shape]] = {
+    "text-classification": [("label", "BYTES", [-1, -1]), ("score", "FP32", [-1, -1])],
+    "feature-extraction": [("embedding", "FP32", [-1, -1])],
+    "question-answering": [
         ("answer", "BYTES", [-1]), ("score", "FP32", [-1]), ("start", "INT64", [-1]), ("end", "INT64", [-1]),
         ("document", "INT64", [-1]), ("no_answer_score", "FP32", [1]),
     ],
@@ -149,9 +151,11 @@ def model_facts(service: Service, name: str, version: int | None) -> dict[str, A
 
 def metadata(engine: Engine) -> dict[str, Any]:
     """The tensors of its task."""
-    kind = isinstance(engine.task, Classification)
     named = [
-        [{"name": name, "datatype": datatype, "shape": shape} for name, datatype, shape in table[kind]]
+        [
+            {"name": name, "datatype": datatype, "shape": shape}
+            for name, datatype, shape in table.get(engine.manifest.task, [])
+        ]
         for table in (INPUTS, OUTPUTS)
     ]
     return {"platform": "onnxruntime_onnx", "inputs": named[0], "outputs": named[1]}
@@ -159,13 +163,12 @@ def metadata(engine: Engine) -> dict[str, Any]:
 
 def configuration(engine: Engine) -> dict[str, Any]:
     """In the words of Triton's model configuration.  0: a client need not batch, the service does."""
-    kind = isinstance(engine.task, Classification)
     types = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32", "INT64": "TYPE_INT64"}
     named = [
         [
             {"name": name, "data_type": types[datatype], "dims": shape}
             | ({"optional": True} if name == OPTIONAL else {})
-            for name, datatype, shape in table[kind]
+            for name, datatype, shape in table.get(engine.manifest.task, [])
         ]
         for table in (INPUTS, OUTPUTS)
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..documents.reader import DocumentReader
 from ..errors import TooLarge
+from ..heads import TASKS, TaskFacts
 from ..metrics import Metrics
 from ..serving.aside import Aside
 from ..serving.cost import quantile
@@ -15,13 +16,21 @@ from ..serving.engine import Task
 from ..serving.registry import Registry
 from ..settings import Settings
 from ..tasks.classification import Classification
+from ..tasks.embedding import Embedding
+from ..tasks.fill_mask import FillMask
+from ..tasks.multiple_choice import MultipleChoice
 from ..tasks.question_answering import QuestionAnswering
+from ..tasks.token_classification import TokenClassification
 from .body import BodyLimits
 from .lifecycle import Lifecycle
 
-DEFAULTS: dict[type[Task], str] = {Classification: "classify_model", QuestionAnswering: "qa_model"}
-ROUTES: dict[type[Task], str] = {Classification: "/classify", QuestionAnswering: "/qa"}
-PRICED = tuple(ROUTES.values())
+KINDS: dict[type[Task], TaskFacts] = {
+    Classification: TASKS["text-classification"], QuestionAnswering: TASKS["question-answering"],
+    TokenClassification: TASKS["token-classification"], FillMask: TASKS["fill-mask"],
+    Embedding: TASKS["feature-extraction"], MultipleChoice: TASKS["multiple-choice"],
+}  # fmt: skip
+# Whose model's cost is a guess at a body of some size, before there was one.
+PRICED: dict[str, type[Task]] = {facts.route: kind for kind, facts in KINDS.items()} | {"/summarize": Embedding}
 BYTES_A_TOKEN = 4  # of JSON with English text, rather less than more: the first burst must not be promised too much
 REMEMBERED = 64  # requests that say what a size costs
 
@@ -91,11 +100,11 @@ class Service:
     def priced_as(self, name: str, otherwise: str) -> str:
         """The route whose requests say what one to the model ``name`` costs."""
         task = self.task_of(name)
-        return otherwise if task is None else ROUTES[task]
+        return otherwise if task is None else KINDS[task].route
 
     def default_model(self, task: type[Task]) -> str:
         """The model of a request that names none: the one in the settings, or the only one that does ``task``."""
-        setting = DEFAULTS[task]
+        setting = KINDS[task].setting
         name: str = getattr(self.settings, setting)
         if setting in self.settings.model_fields_set or self.registry.knows(name):
             return name
@@ -106,10 +115,10 @@ class Service:
         """The models without which the service is not ready."""
         if self.settings.required_models is not None:
             return self.settings.required_models
-        names = {self.default_model(task): setting for task, setting in DEFAULTS.items()}
+        names = {self.default_model(task): facts.setting for task, facts in KINDS.items()}
         wanted = [n for n, s in names.items() if s in self.settings.model_fields_set or self.registry.knows(n)]
         # A repository of other models alone is ready with these, one that has none never is.
-        return wanted or ([] if self.registry.engines() else list(names))
+        return wanted or ([] if self.registry.engines() else [self.settings.classify_model, self.settings.qa_model])
 
     def guess(self, route: str, size: int) -> float:
         """Seconds of device time for a body of ``size`` bytes; before there was one, by the route's default model.
@@ -122,6 +131,6 @@ class Service:
         if seconds is not None:
             return seconds
         tokens = size / BYTES_A_TOKEN
-        default = self.default_model(QuestionAnswering if route == "/qa" else Classification)
+        default = self.default_model(PRICED[route])
         engines = [engine for engine in self.registry.engines() if engine.ref.name == default]
         return max((engine.cost.marginal(tokens, engine.budget) for engine in engines), default=0.0)

@@ -1,22 +1,25 @@
 """The answers of a model to rows, by the code that serves: packed, through the shared layer, leaving early."""
 
-from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence as Seq
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, ServiceError
+from ..errors import InvalidRequest, ServiceError, UsageError
 from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..serving.isolation import run_isolating_failures
 from ..serving.pending import Outcome
 from ..serving.stepping import Progress, never
 from ..tasks.classification import Classification, EncodedText
-from ..tasks.question_answering import EncodedQuestion
-from ..types import Sequence
+from ..tasks.embedding import Embedding, EncodedVector
+from ..tasks.fill_mask import EncodedMasks, FillMask
+from ..tasks.question_answering import EncodedQuestion, QuestionAnswering
+from ..tasks.token_classification import EncodedTokens, TokenClassification
+from ..types import Floats, Sequence
 from .rows import Row
 
 LEAST_BUDGET = 128  # tokens in a step
-Encoded = EncodedText | EncodedQuestion
+Encoded = EncodedText | EncodedQuestion | EncodedTokens | EncodedVector | EncodedMasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,14 @@ class Columns:
 
 
 def answer_rows(engine: Engine, rows: Seq[Row], columns: Columns, options: dict[str, Any]) -> list[Row]:
-    """Each row with its answer: ``label`` and ``score``, or ``answer``, ``start``, ``end``, ``score`` and
-    ``no_answer_score``.  One that cannot be read has ``error`` in their place.
+    """Each row with its answer: ``label`` and ``score``; ``answer``, ``start``, ``end``, ``score`` and
+    ``no_answer_score``; ``spans``; ``embedding``; or ``words`` and ``scores``.  One that cannot be read has ``error``
+    in their place.
 
-    ``options``: those of ``decode`` of the model's task.
+    ``options``: those of ``decode`` of a reader.  UsageError for a task that rows are not answered by.
     """
+    if engine.manifest.task not in KINDS:
+        raise UsageError(f"{engine.ref} does {engine.manifest.task}; batch answers rows by {', '.join(KINDS)}")
     encoded = [_encoded(engine, row, columns) for row in rows]
     read = [item for item in encoded if not isinstance(item, str)]
     outcomes = iter(outcomes_of(engine, [one for item in read for one in item.sequences]))
@@ -68,12 +74,9 @@ def _logits(one: Progress) -> Outcome:
 
 def _encoded(engine: Engine, row: Row, columns: Columns) -> Encoded | str:
     """Or why not."""
-    task = engine.task
     try:
-        if isinstance(task, Classification):
-            pair = row.get(columns.pair)
-            return task.encode(_text(row, columns.text), _text(row, columns.pair) if pair else None, "windows")
-        return task.encode(_text(row, columns.question), [_text(row, columns.context)])
+        encoded: Encoded = KINDS[engine.manifest.task][0](engine.task, row, columns)
+        return encoded
     except ServiceError as error:
         return error.message
 
@@ -86,19 +89,54 @@ def _text(row: Row, column: str) -> str:
 
 
 def _answer(engine: Engine, item: Encoded | str, outcomes: Seq[Outcome], options: dict[str, Any]) -> Row:
-    task = engine.task
     failed = [one.message for one in outcomes if isinstance(one, ServiceError)]
     if isinstance(item, str) or failed:
         return {"error": item if isinstance(item, str) else failed[0]}
-    logits = [one for one in outcomes if not isinstance(one, ServiceError)]
-    if isinstance(task, Classification):
-        assert isinstance(item, EncodedText)
-        ((label, score), *_) = task.decode(item, logits).labels
-        return {"label": label, "score": score}
-    assert isinstance(item, EncodedQuestion)
+    found: Row = KINDS[engine.manifest.task][1](engine.task, item, outcomes, options)
+    return found
+
+
+def _classify(task: Classification, row: Row, columns: Columns) -> EncodedText:
+    pair = _text(row, columns.pair) if row.get(columns.pair) else None
+    return task.encode(_text(row, columns.text), pair, "windows")
+
+
+def _label(task: Classification, item: EncodedText, logits: Seq[Floats], options: dict[str, Any]) -> Row:
+    ((label, score), *_) = task.decode(item, logits).labels
+    return {"label": label, "score": score}
+
+
+def _ask(task: QuestionAnswering, row: Row, columns: Columns) -> EncodedQuestion:
+    return task.encode(_text(row, columns.question), [_text(row, columns.context)])
+
+
+def _answered(task: QuestionAnswering, item: EncodedQuestion, logits: Seq[Floats], options: dict[str, Any]) -> Row:
     done = task.decode(item, logits, **options)
     if not done.answers:
         return {"answer": None, "start": None, "end": None, "score": None, "no_answer_score": done.no_answer_score}
     best = done.answers[0]
     place = {"answer": best.text, "start": best.start, "end": best.end}
     return place | {"score": best.score, "no_answer_score": done.no_answer_score}
+
+
+def _spans(task: TokenClassification, item: EncodedTokens, logits: Seq[Floats], options: dict[str, Any]) -> Row:
+    return {"spans": [asdict(span) for span in task.decode(item, logits)]}
+
+
+def _vector(task: Embedding, item: EncodedVector, logits: Seq[Floats], options: dict[str, Any]) -> Row:
+    return {"embedding": task.decode(item, logits).tolist()}
+
+
+def _words(task: FillMask, item: EncodedMasks, logits: Seq[Floats], options: dict[str, Any]) -> Row:
+    best = [words[0] for words in task.decode(item, logits, top_k=1)]
+    return {"words": [one.word for one in best], "scores": [one.score for one in best]}
+
+
+# How a row is encoded, and what is answered, by task.
+KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Row]]] = {
+    "text-classification": (_classify, _label),
+    "question-answering": (_ask, _answered),
+    "token-classification": (lambda task, row, columns: task.encode(_text(row, columns.text)), _spans),
+    "feature-extraction": (lambda task, row, columns: task.encode(_text(row, columns.text), "windows"), _vector),
+    "fill-mask": (lambda task, row, columns: task.encode(_text(row, columns.text)), _words),
+}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError
+from ..heads import TASKS
 from .serving import add_repository
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
 
 def add_publishing(parser: argparse.ArgumentParser) -> None:
     """What convert and train --publish share."""
-    choices = ("text-classification", "question-answering")
+    choices = tuple(TASKS)
     parser.add_argument("--task", choices=choices, help="if the config is silent")
     parser.add_argument("--window", type=int, help="tokens in a window of a long text")
     parser.add_argument("--overlap", type=int, help="tokens that neighbouring windows share")

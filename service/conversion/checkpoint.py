@@ -2,24 +2,29 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from ..errors import CheckpointError
+from ..heads import TASKS, Head
 from . import tensorflow
 from .files import locate, read_json, read_weights, weights_file
 from .shape import Shape, read_shape
 from .tokenizer_checks import check_tokenizer
-from .vocabulary import FRAME, TokenizerFiles, tokenizer_json
+from .vocabulary import FRAME, TokenizerFiles, mask_token, read_pooling, tokenizer_json
 from .weight_checks import check_weights
 
-Task = Literal["text-classification", "question-answering"]
-TASKS: dict[str, Task] = {
-    "AlbertForSequenceClassification": "text-classification",
-    "AlbertForQuestionAnswering": "question-answering",
-    "AlbertForPreTraining": "text-classification",
+CLASSES = {  # task and the head's own module by class; the first of a task is that of weights that name no class
+    "AlbertForSequenceClassification": ("text-classification", "classifier"),
+    "AlbertForQuestionAnswering": ("question-answering", "qa_outputs"),
+    "AlbertForPreTraining": ("text-classification", "sop_classifier.classifier"),
+    "AlbertForTokenClassification": ("token-classification", "classifier"),
+    "AlbertForMaskedLM": ("fill-mask", "predictions"),
+    "AlbertForMultipleChoice": ("multiple-choice", "classifier"),
+    "AlbertModel": ("feature-extraction", None),
 }
+HEADS = {name: head for name, (_, head) in CLASSES.items()}
 PREFIXES = ("albert.", "bert.", "module.", "model.")
 DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "float32"}
 
@@ -30,7 +35,7 @@ class Checkpoint:
 
     folder: Path
     shape: Shape
-    task: Task
+    task: str
     architecture: str
     labels: list[str]
     problem_type: str | None
@@ -40,14 +45,25 @@ class Checkpoint:
     tokenizer: str  # tokenizer.json
 
     @property
+    def head(self) -> Head:
+        return TASKS[self.task].head
+
+    @property
+    def pooling(self) -> str | None:
+        """Of a model of vectors: as sentence-transformers' files say, else the mean of the tokens."""
+        return read_pooling(self.folder) if self.head is Head.STATES else None
+
+    @property
     def special(self) -> dict[str, str]:
-        return dict(zip(FRAME, self.files.frame, strict=True))
+        frame = dict(zip(FRAME, self.files.frame, strict=True))
+        return frame | ({"mask_token": mask_token(self.files)} if self.head is Head.MASKS else {})
 
     @property
     def weight_bytes(self) -> int:
         """What the weights that serving needs take, in the stored precision."""
         size = 2 if self.dtype == "float16" else 4
-        return size * sum(value.numel() for name, value in self.weights.items() if not name.startswith("predictions."))
+        unused = () if self.head is Head.MASKS else ("predictions.",)
+        return size * sum(value.numel() for name, value in self.weights.items() if not name.startswith(unused))
 
 
 def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
@@ -60,7 +76,7 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
     shape = read_shape(path, config)
     architecture = _architecture(path, config, task)
     file, weights = read_named_weights(folder)
-    check_weights(file, path, weights, shape, HEADS[architecture])
+    check_weights(file, path, weights, shape, CLASSES[architecture])
     labels, problem_type = _labels(path, architecture, config, weights)
     files = TokenizerFiles.read(folder)
     tokenizer = tokenizer_json(files)
@@ -74,7 +90,7 @@ def read_checkpoint(source: str, task: str | None = None) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         shape=shape,
-        task=TASKS[architecture],
+        task=CLASSES[architecture][0],
         architecture=architecture,
         labels=labels,
         problem_type=problem_type,
@@ -107,17 +123,15 @@ def read_named_weights(folder: Path) -> tuple[Path, dict[str, torch.Tensor]]:
 
 
 def _architecture(path: Path, config: dict[str, Any], task: str | None) -> str:
-    named = [name for name in config.get("architectures") or [] if name in TASKS]
+    named: list[str] = [name for name in config.get("architectures") or [] if name in CLASSES]
     if task:
-        fitting = [name for name in named if TASKS[name] == task]
-        preferred = "AlbertForQuestionAnswering" if task == "question-answering" else "AlbertForSequenceClassification"
-        return fitting[0] if fitting else preferred
+        return next(name for name in (*named, *CLASSES) if CLASSES[name][0] == task)
     if named:
         first: str = named[0]
         return first
     raise CheckpointError(
         f"{path}: architectures is {config.get('architectures')!r}: can convert "
-        f"{', '.join(TASKS)}. Fine-tune it for one of these first, or pass --task if the weights hold such a head."
+        f"{', '.join(CLASSES)}. Fine-tune it for one of these first, or pass --task if the weights hold such a head."
     )
 
 
@@ -129,13 +143,6 @@ def _name(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-HEADS = {
-    "AlbertForSequenceClassification": "classifier",
-    "AlbertForQuestionAnswering": "qa_outputs",
-    "AlbertForPreTraining": "sop_classifier.classifier",
-}
-
-
 def _labels(
     path: Path, architecture: str, config: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> tuple[list[str], str | None]:
@@ -143,7 +150,7 @@ def _labels(
 
     CheckpointError where the head, ``id2label``, ``label2id`` and ``num_labels`` do not agree.
     """
-    if architecture == "AlbertForQuestionAnswering":
+    if not TASKS[CLASSES[architecture][0]].labelled:
         return [], None
     if architecture == "AlbertForPreTraining":
         return ["in-order", "swapped"], "single_label_classification"
@@ -155,6 +162,8 @@ def _labels(
     if len(set(labels)) != len(labels):
         raise CheckpointError(f"{path}: id2label names a label twice: {labels}")
     _check_numbers(path, config, labels)
+    if CLASSES[architecture][0] == "token-classification":
+        return labels, None
     problem = config.get("problem_type") or "single_label_classification"
     if problem not in ("regression", "single_label_classification", "multi_label_classification"):
         raise CheckpointError(f"{path}: problem_type is {problem!r}, which transformers does not know either")

@@ -20,13 +20,10 @@ from safetensors.torch import save_file
 from ..errors import CheckpointError
 from ..repository.manifest import Manifest
 from ..repository.store import check_files, read_manifest, staging
+from .checkpoint import CLASSES
 from .weights import FILE, LINEAR, NORM
 
 Array = npt.NDArray[Any]
-CLASSES = {
-    "text-classification": ("AlbertForSequenceClassification", "classifier"),
-    "question-answering": ("AlbertForQuestionAnswering", "qa_outputs"),
-}
 COMMON = {"pad_token": ("<pad>", "[PAD]"), "unk_token": ("<unk>", "[UNK]"), "mask_token": ("[MASK]",)}
 
 
@@ -42,12 +39,15 @@ def export_version(version: Path, out: Path) -> dict[str, Any]:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
         facts = manifest.tokenizer
         special = {"cls_token": facts.cls_token, "sep_token": facts.sep_token}
+        special |= {"mask_token": facts.mask_token} if facts.mask_token is not None else {}
         tokenizer = (version / facts.file).read_text(encoding="utf-8")
         write_tokenizer(tokenizer, special, manifest.max_length, folder)
         if "training" in manifest.provenance:
             write_json(folder / "training.json", manifest.provenance["training"])
         shape = {key: value for key, value in manifest.architecture.items() if key != "class"}
-        write_config(CLASSES[manifest.task][0], shape, manifest.labels, manifest.problem_type, folder)
+        if manifest.pooling is not None:
+            write_pooling(manifest.pooling, manifest.architecture["hidden_size"], folder)
+        write_config(class_of(manifest.task), shape, manifest.labels, manifest.problem_type, folder)
         return {"bytes": bytes_of(folder), "compared_with": "itself: a version holds the weights of its checkpoint"}
 
 
@@ -95,7 +95,6 @@ def read_arrays(folder: Path, manifest: Manifest) -> dict[str, Array]:
 
 def checkpoint_tensors(arrays: Mapping[str, Array], manifest: Manifest) -> dict[str, torch.Tensor]:
     """The inverse of ``weights.serving_arrays``: matrices as (out, in), the three projections apart."""
-    _, head = CLASSES[manifest.task]
     found = {
         "albert.embeddings.word_embeddings.weight": arrays["embed.word"],
         "albert.embeddings.position_embeddings.weight": arrays["embed.position"],
@@ -104,9 +103,7 @@ def checkpoint_tensors(arrays: Mapping[str, Array], manifest: Manifest) -> dict[
         "albert.embeddings.LayerNorm.bias": arrays["embed.norm.bias"],
         "albert.encoder.embedding_hidden_mapping_in.weight": arrays["embed.up.weight"].T,
         "albert.encoder.embedding_hidden_mapping_in.bias": arrays["embed.up.bias"],
-        f"{head}.weight": arrays["head.out.weight"].T,
-        f"{head}.bias": arrays["head.out.bias"],
-    }
+    } | _head(CLASSES[class_of(manifest.task)][1], arrays)
     if "head.pool.weight" in arrays:
         found |= {"albert.pooler.weight": arrays["head.pool.weight"].T, "albert.pooler.bias": arrays["head.pool.bias"]}
     shape = manifest.architecture
@@ -116,6 +113,22 @@ def checkpoint_tensors(arrays: Mapping[str, Array], manifest: Manifest) -> dict[
             layer = _layer({name: arrays[f"layer.{group}.{inner}.{name}"] for name in _layer_names()})
             found |= {theirs + name: value for name, value in layer.items()}
     return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
+
+
+def class_of(task: str) -> str:
+    """The class of transformers that has a head for ``task``."""
+    return next(name for name, (other, _) in CLASSES.items() if other == task)
+
+
+def _head(name: str | None, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """``name``: of the head's own module; None where there is none."""
+    if name is None:
+        return {}
+    if "head.dense.weight" in arrays:  # of masked language modelling, whose last matrix is that of the embeddings
+        found = {f"{name}.dense.weight": arrays["head.dense.weight"].T, f"{name}.dense.bias": arrays["head.dense.bias"]}
+        found |= {f"{name}.LayerNorm.{part}": arrays[f"head.norm.{part}"] for part in ("weight", "bias")}
+        return found | {f"{name}.bias": arrays["head.out.bias"]}
+    return {f"{name}.weight": arrays["head.out.weight"].T, f"{name}.bias": arrays["head.out.bias"]}
 
 
 def _layer_names() -> list[str]:
@@ -148,6 +161,15 @@ def write_tokenizer(content: str, special: Mapping[str, str], longest: int, fold
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
     write_json(folder / "tokenizer_config.json", facts | named | dict(special))
+
+
+def write_pooling(pooling: str, size: int, folder: Path) -> None:
+    """As sentence-transformers has it."""
+    (folder / "1_Pooling").mkdir()
+    modes = {
+        f"pooling_mode_{'cls_token' if one == 'cls' else 'mean_tokens'}": one == pooling for one in ("cls", "mean")
+    }
+    write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size} | modes)
 
 
 def write_config(

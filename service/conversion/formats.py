@@ -15,8 +15,8 @@ import torch
 
 from ..errors import CheckpointError
 from ..repository.store import check_name, find_version
-from .checkpoint import Checkpoint, read_checkpoint
-from .export import bytes_of, export_version, placed, write_config, write_tokenizer
+from .checkpoint import read_checkpoint
+from .export import bytes_of, class_of, export_version, placed, write_config, write_tokenizer
 from .files import WANTED, locate
 from .padded import INPUTS, Original, compare, exporter, open_original, program, run_torch, write_onnx
 
@@ -98,7 +98,7 @@ def export_triton(source: Path, out: Path, name: str) -> dict[str, Any]:
         if labels := original.checkpoint.labels:
             text = "".join(" ".join(label.splitlines()) + "\n" for label in labels)
             (home / "labels.txt").write_text(text, encoding="utf-8")
-        (home / "config.pbtxt").write_text(triton_config(original.checkpoint, original.outputs, name), encoding="utf-8")
+        (home / "config.pbtxt").write_text(triton_config(original, name), encoding="utf-8")
         return write_onnx(original, home / "1" / "model.onnx")
 
 
@@ -110,12 +110,13 @@ FORMATS: dict[str, Callable[[Path, Path, str], dict[str, Any]]] = {
 }
 
 
-def triton_config(checkpoint: Checkpoint, outputs: list[str], name: str) -> str:
+def triton_config(original: Original, name: str) -> str:
     """Triton's ``config.pbtxt``.  The dimensions are without the batch; -1 is the length."""
     inputs = [f'{{ name: "{one}", data_type: TYPE_INT64, dims: [ -1 ] }}' for one in INPUTS]
     # Triton wants the dimension that the graph has: the number of labels is fixed there.
-    size, labels = (len(checkpoint.labels), ', label_filename: "labels.txt"') if checkpoint.labels else (-1, "")
-    answers = [f'{{ name: "{one}", data_type: TYPE_FP32, dims: [ {size} ]{labels} }}' for one in outputs]
+    size = ", ".join(map(str, original.dimensions))
+    labels = ', label_filename: "labels.txt"' if original.checkpoint.task == "text-classification" else ""
+    answers = [f'{{ name: "{one}", data_type: TYPE_FP32, dims: [ {size} ]{labels} }}' for one in original.outputs]
     return TRITON.format(name=name, inputs=",\n  ".join(inputs), outputs=",\n  ".join(answers))
 
 
@@ -124,7 +125,7 @@ def _open(source: Path, beside: Path) -> Original:
     checkpoint = read_checkpoint(str(source))
     original = open_original(checkpoint)
     write_tokenizer(checkpoint.tokenizer, checkpoint.special, checkpoint.shape.max_position_embeddings, beside)
-    architecture = "AlbertForSequenceClassification" if checkpoint.labels else "AlbertForQuestionAnswering"
+    architecture = class_of(checkpoint.task)
     facts = {"dtype": "float32"} | asdict(checkpoint.shape)
     write_config(architecture, facts, checkpoint.labels, checkpoint.problem_type, beside)
     return original

@@ -2,7 +2,7 @@
 
     embed:   ids, positions, types (tokens,)            -> hidden (tokens, hidden)
     layers:  hidden, a range of layers, a packing plan  -> hidden
-    head:    hidden, row starts (rows,)                 -> logits (rows, labels), or (tokens, 2) for spans
+    head:    hidden, for some the places that are read  -> logits, as ``Head`` says
 
 ``layers`` holds each group's weights once and runs it in a Loop whose trip count is an input, so one graph serves
 every depth: it runs layers ``first`` to ``first + count``.  The dense operators see ``(tokens, hidden)`` and pad
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import TensorProto, helper
 
+from ..heads import Head
 from .activations import activated
 from .builder import CPU, MICROSOFT, Graph, Target
 from .shape import Shape
@@ -35,7 +36,7 @@ class Network:
     """What the graphs are built from."""
 
     shape: Shape
-    pooled: bool  # True: one row of logits a sequence; False: one a token
+    head: Head
     weights: WeightFile
 
 
@@ -182,13 +183,31 @@ def _projected(graph: Graph, shape: Shape, x: str, matrix: str, skip: str, norm:
 def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     x, rows = "hidden", "tokens"
     inputs = [hidden_info("hidden", graph, network)]
-    if network.pooled:
-        first = graph.add("Gather", "hidden", "starts")  # the [CLS] of each row
-        x, rows = graph.add("Tanh", graph.dense(first, "head.pool")), "rows"
-        inputs.append(_ints("starts", "rows"))
-    logits = graph.dense(x, "head.out")
+    if network.head in (Head.POOLED, Head.MASKS):
+        name, rows = ("starts", "rows") if network.head is Head.POOLED else ("places", "places")
+        x = graph.add("Gather", "hidden", name)  # the [CLS] of each row, or each [MASK]
+        inputs.append(_ints(name, rows))
+    logits = HEADS[network.head](graph, network, x)
     graph.add("Cast", logits, out="logits", to=TensorProto.FLOAT)
     return graph.graph("head", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (rows, None))])
+
+
+def _vocabulary(graph: Graph, network: Network, x: str) -> str:
+    """The head of masked language modelling; its last matrix is the table of word embeddings, turned."""
+    active = activated(graph, network.shape.hidden_act, x, "head.dense")
+    normed = graph.add(
+        "LayerNormalization", active, graph.weight("head.norm.weight"), graph.weight("head.norm.bias"),
+        epsilon=network.shape.layer_norm_eps, axis=-1,
+    )  # fmt: skip
+    return graph.add("Gemm", normed, graph.weight("embed.word"), graph.weight("head.out.bias"), transB=1)
+
+
+HEADS: dict[Head, Callable[[Graph, Network, str], str]] = {
+    Head.POOLED: lambda graph, network, x: graph.dense(graph.add("Tanh", graph.dense(x, "head.pool")), "head.out"),
+    Head.TOKENS: lambda graph, network, x: graph.dense(x, "head.out"),
+    Head.MASKS: _vocabulary,
+    Head.STATES: lambda graph, network, x: x,
+}
 
 
 def hidden_info(name: str, graph: Graph, network: Network) -> onnx.ValueInfoProto:

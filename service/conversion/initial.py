@@ -30,7 +30,7 @@ def prepare(source: str, folder: Path) -> Path:
     path, config = read_config(found)
     shape = read_shape(path, config)
     file, weights = read_named_weights(found)
-    check_weights(file, path, weights, shape, head=None)
+    check_weights(file, path, weights, shape, kind=None)
     files = TokenizerFiles.read(found)
     definition = tokenizer_json(files)
     check_tokenizer(files, definition, shape.vocab_size)

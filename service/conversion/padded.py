@@ -33,6 +33,7 @@ Run = Callable[[dict[str, Array]], list[Array]]  # one padded batch by the names
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Largest difference of a logit, as a share of the largest logit of its sequence (or of 1).
 TOLERANCE = 1e-4
+OUTPUTS = {"question-answering": ["start_logits", "end_logits"], "feature-extraction": ["last_hidden_state"]}
 # Opset 18 has all that ALBERT needs, and IR version 8 came out with it: runtimes since the end of 2022 read both.
 OPSET, IR_VERSION = 18, 8
 
@@ -46,7 +47,17 @@ class Original:
 
     @property
     def outputs(self) -> list[str]:
-        return ["start_logits", "end_logits"] if self.checkpoint.task == "question-answering" else ["logits"]
+        return OUTPUTS.get(self.checkpoint.task, ["logits"])
+
+    @property
+    def dimensions(self) -> list[int]:
+        """Of one sequence's output, -1 for its length."""
+        checkpoint, shape = self.checkpoint, self.checkpoint.shape
+        by_token = {
+            "question-answering": [-1], "token-classification": [-1, len(checkpoint.labels)],
+            "fill-mask": [-1, shape.vocab_size], "feature-extraction": [-1, shape.hidden_size],
+        }  # fmt: skip
+        return by_token.get(checkpoint.task, [len(checkpoint.labels)])
 
 
 class PaddedModel(torch.nn.Module):
@@ -64,15 +75,23 @@ class PaddedModel(torch.nn.Module):
 
 
 def open_original(checkpoint: Checkpoint) -> Original:
-    """The Hugging Face model of ``checkpoint``.  CheckpointError where a weight is missing."""
+    """The Hugging Face model of ``checkpoint``.  CheckpointError where a weight is missing, or the task has no such
+    form: choices are a dimension more."""
+    if checkpoint.task == "multiple-choice":
+        raise CheckpointError("a model of choices is exported as a checkpoint only (--format checkpoint)")
     shape = transformers.AlbertConfig(**asdict(checkpoint.shape), num_labels=len(checkpoint.labels) or 2)
     model = getattr(transformers, checkpoint.architecture)(shape)
     if checkpoint.architecture == "AlbertForPreTraining":
         model.predictions = torch.nn.Identity()  # serving needs the sentence order only
+    if checkpoint.task == "fill-mask":
+        model.tie_weights()
     heads = tuple(name for name, _ in model.named_children() if name != "albert")
-    named = {name if name.startswith(heads) else f"albert.{name}": value for name, value in checkpoint.weights.items()}
-    # What is missing would be random numbers, and the result would agree with them.
-    if missing := sorted(model.load_state_dict(named, strict=False).missing_keys):
+    body = "" if checkpoint.architecture == "AlbertModel" else "albert."
+    named = {name if name.startswith(heads) else body + name: value for name, value in checkpoint.weights.items()}
+    # What is missing would be random numbers, and the result would agree with them; these are not read, or tied.
+    unread = set() if body else {"pooler.weight", "pooler.bias"}
+    unread |= {"predictions.decoder.weight", "predictions.decoder.bias"}
+    if missing := sorted(set(model.load_state_dict(named, strict=False).missing_keys) - unread):
         raise CheckpointError(f"{checkpoint.folder}: the weights hold no {missing[0]}")
     return Original(checkpoint, model.eval())
 
@@ -80,7 +99,7 @@ def open_original(checkpoint: Checkpoint) -> Original:
 def _logits(answer: Any) -> tuple[Tensor, ...]:
     if "start_logits" in answer:
         return answer.start_logits, answer.end_logits
-    return (answer.sop_logits if "sop_logits" in answer else answer.logits,)
+    return (next(answer[name] for name in ("sop_logits", "logits", "last_hidden_state") if name in answer),)
 
 
 def program(original: Original, attention: str) -> torch.export.ExportedProgram:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..errors import CheckpointError
+from ..heads import TASKS
 from ..repository.manifest import Graphs, Manifest, TokenizerFacts
 from ..repository.store import check_files, publish, read_manifest, sha256, staging
 from ..runtime.providers import choose
@@ -23,7 +24,6 @@ from .precision import Gate, check_wish, lowered, staged_engine, write_graph, wr
 from .verify import verify
 from .weights import WeightFile, serving_arrays
 
-SHORTEST, SHORTEST_READING = 8, 32  # tokens of a window: a question and a document must find room
 Measure = Callable[[Engine], dict[str, Any]]
 Check = Callable[[Checkpoint], None]
 
@@ -96,7 +96,7 @@ def write_shared(checkpoint: Checkpoint, folder: Path) -> Network:
     """What all devices and precisions share, into ``folder``: weights, tokenizer and the graph that gives attention."""
     (folder / "tokenizer.json").write_text(checkpoint.tokenizer, encoding="utf-8")
     weights = WeightFile(folder, serving_arrays(checkpoint))
-    network = Network(checkpoint.shape, checkpoint.task == "text-classification", weights)
+    network = Network(checkpoint.shape, checkpoint.head, weights)
     write_graph(build_attention(network), folder / ATTENTION)
     return network
 
@@ -119,6 +119,7 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
         tokenizer=TokenizerFacts(**checkpoint.special),
         graphs=graphs,
         attention=ATTENTION,
+        pooling=checkpoint.pooling,
         sha256={path.name: sha256(path) for path in sorted(folder.iterdir())},
         provenance=_provenance(checkpoint, options),
     )
@@ -126,7 +127,8 @@ def draft(checkpoint: Checkpoint, options: Options, graphs: dict[Device, Graphs]
 
 def windows(task: str, longest: int, window: int | None, overlap: int | None) -> tuple[int, int]:
     """The window and the overlap, in tokens, with the task's defaults.  CheckpointError where they cannot be."""
-    least, reading = (SHORTEST_READING, True) if task == "question-answering" else (SHORTEST, False)
+    least = TASKS[task].least
+    reading = task in ("question-answering", "token-classification")
     if longest < least:
         raise CheckpointError(f"config.json: max_position_embeddings is {longest}; {task} needs {least} or more")
     window = window if window is not None else (min(384, longest) if reading else longest)

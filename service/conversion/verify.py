@@ -4,7 +4,8 @@ The original is the Hugging Face PyTorch model, in float32, one sequence at a ti
 sequence alone, then all of them in mixed batches.
 """
 
-from collections.abc import Sequence as Seq
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence as Seq
 from dataclasses import asdict
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from ..errors import ParityError
+from ..errors import ParityError, TextTooLong
 from ..serving.attention import attention_by_layer
 from ..serving.engine import Engine
-from ..tasks.classification import Classification
+from ..tasks.fill_mask import FillMask
+from ..tasks.multiple_choice import MultipleChoice
 from ..tasks.question_answering import EncodedQuestion, QuestionAnswering
 from ..types import Floats, Sequence
 from .checkpoint import Checkpoint
@@ -77,7 +79,8 @@ def _reference_attention(model: torch.nn.Module, row: Sequence) -> Floats:
     """(layers, heads, tokens, tokens)"""
     ids, types = (torch.from_numpy(part.astype(np.int64))[None] for part in (row.ids, row.types))
     with torch.inference_mode():
-        out = model(
+        body: Any = getattr(model, "albert", model)
+        out = body(
             ids, attention_mask=torch.ones_like(ids), token_type_ids=types, return_dict=True, output_attentions=True
         )
     return np.asarray(torch.cat(out.attentions).numpy())
@@ -107,11 +110,36 @@ def _judge(report: dict[str, Any]) -> None:
 
 
 def _texts(engine: Engine) -> list[Sequence]:
-    task = engine.task
-    assert isinstance(task, Classification)
-    singles = [task.encode(text) for text in inputs()]
-    both = [task.encode(first, second) for first, second in pairs()]
-    return [row for encoded in singles + both for row in encoded.sequences]
+    return [row for encoded in ENCODERS[engine.manifest.task](engine.task) for row in encoded.sequences]
+
+
+def _classified(task: Any) -> Iterator[Any]:
+    yield from map(task.encode, inputs())
+    for first, second in pairs():
+        yield task.encode(first, second)
+
+
+def _masked(task: FillMask) -> Iterator[Any]:
+    """Every text with its first word masked, the short ones with their last as well."""
+    for text in inputs():
+        words = text.split()
+        masked = [task.mask_token, *words[1:-1], task.mask_token] if 2 < len(words) < 20 else [task.mask_token, *words]
+        with contextlib.suppress(TextTooLong):
+            yield task.encode(" ".join(masked))
+
+
+def _chosen(task: MultipleChoice) -> Iterator[Any]:
+    for first, second in pairs():
+        yield task.encode(first, [second, first], "truncate")
+
+
+ENCODERS: dict[str, Callable[[Any], Iterable[Any]]] = {
+    "text-classification": _classified,
+    "token-classification": lambda task: map(task.encode, inputs()),
+    "feature-extraction": lambda task: map(task.encode, inputs()),
+    "fill-mask": _masked,
+    "multiple-choice": _chosen,
+}
 
 
 def _questions(engine: Engine) -> list[EncodedQuestion]:
@@ -123,7 +151,8 @@ def _questions(engine: Engine) -> list[EncodedQuestion]:
 
 def _original(checkpoint: Checkpoint) -> Any:
     """From the tensors as they were read: transformers would start one that it knows under another name at chance."""
-    state = {f"albert.{name}" if name.startswith(BODY) else name: value for name, value in checkpoint.weights.items()}
+    body = "" if checkpoint.architecture == "AlbertModel" else "albert."
+    state = {f"{body}{name}" if name.startswith(BODY) else name: value for name, value in checkpoint.weights.items()}
     kind = getattr(transformers, checkpoint.architecture)
     config = transformers.AlbertConfig(**asdict(checkpoint.shape), num_labels=len(checkpoint.labels) or 2)
     model = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
@@ -131,13 +160,17 @@ def _original(checkpoint: Checkpoint) -> Any:
 
 
 def _reference(model: torch.nn.Module, row: Sequence) -> Floats:
-    """Logits of one row: (labels,), or (tokens, 2)."""
+    """Logits of one row, or its states, as ``Head`` says."""
     ids, types = (torch.from_numpy(part.astype(np.int64))[None] for part in (row.ids, row.types))
+    if type(model).__name__ == "AlbertForMultipleChoice":
+        ids, types = ids[None], types[None]  # (texts, choices, tokens)
     with torch.inference_mode():
         out = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=types, return_dict=True)
     if "start_logits" in out:
         return np.asarray(torch.stack([out.start_logits[0], out.end_logits[0]], dim=-1).numpy())
-    return np.asarray((out.sop_logits if "sop_logits" in out else out.logits)[0].numpy())
+    named = next(name for name in ("sop_logits", "logits", "last_hidden_state") if name in out)
+    found = np.asarray(out[named][0].numpy())
+    return found if row.masks is None else found[row.masks]
 
 
 def _mixed(engine: Engine, rows: Seq[Sequence]) -> list[Floats]:
@@ -166,10 +199,13 @@ def _different(engine: Engine, questions: Seq[EncodedQuestion], wanted: Seq[Floa
     task, slack = engine.task, _tolerance(engine)
     if isinstance(task, QuestionAnswering):
         return _different_spans(task, questions, wanted, found)
+    if engine.manifest.task == "feature-extraction":
+        return 0  # vectors have no best one
     different = 0
     for row, found_row in zip(wanted, found, strict=True):
-        margin = float(row[row.argmax()] - row[found_row.argmax()])
-        different += margin > slack * max(1.0, float(np.abs(row).max()))
+        for one, other in zip(np.atleast_2d(row), np.atleast_2d(found_row), strict=True):
+            margin = float(one[one.argmax()] - one[other.argmax()])
+            different += margin > slack * max(1.0, float(np.abs(one).max()))
     return different
 
 

@@ -123,6 +123,27 @@ def token_text(value: Any) -> str | None:
     return content if isinstance(content, str) else None
 
 
+def mask_token(files: TokenizerFiles) -> str:
+    """What stands for a word that is to be found.  CheckpointError where the vocabulary has none."""
+    older = optional_json(files.folder / "special_tokens_map.json")
+    given = [token_text(one["mask_token"]) for one in (files.config, older) if one.get("mask_token") is not None]
+    token = next((one for one in given if one), "[MASK]")
+    if tokenizers.Tokenizer.from_str(tokenizer_json(files)).token_to_id(token) is None:
+        raise CheckpointError(f"{files.path}: no piece {token!r} in it, which masks a word")
+    return token
+
+
+def read_pooling(folder: Path) -> str:
+    """ "mean" or "cls".  CheckpointError for another that sentence-transformers knows."""
+    path = folder / "1_Pooling" / "config.json"
+    said = optional_json(path)
+    modes = {name.removeprefix("pooling_mode_") for name, on in said.items() if name.startswith("pooling_mode_") and on}
+    modes = {"mean" if mode == "mean_tokens" else mode.removesuffix("_token") for mode in modes} or {"mean"}
+    if not modes <= {"mean", "cls"} or len(modes) > 1:
+        raise CheckpointError(f"{path}: pooling by {', '.join(sorted(modes))}; vectors are pooled by mean or by cls")
+    return modes.pop()
+
+
 def _frame(folder: Path, config: dict[str, Any]) -> tuple[str, str]:
     """[CLS] and [SEP] under the names that the files give them.  CheckpointError where two files differ."""
     older = optional_json(folder / "special_tokens_map.json")

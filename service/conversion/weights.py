@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from ..heads import Head
 from .checkpoint import HEADS, Checkpoint
 
 FILE = "weights.bin"
@@ -35,12 +36,26 @@ def serving_arrays(checkpoint: Checkpoint) -> dict[str, Array]:
             theirs = f"encoder.albert_layer_groups.{group}.albert_layers.{inner}."
             layer = {name.removeprefix(theirs): value for name, value in source.items() if name.startswith(theirs)}
             arrays |= {f"layer.{group}.{inner}.{name}": value for name, value in _layer(layer).items()}
-    if checkpoint.task == "text-classification":
-        arrays |= {"head.pool.weight": source["pooler.weight"].T, "head.pool.bias": source["pooler.bias"]}
-    head = HEADS[checkpoint.architecture]
-    arrays |= {"head.out.weight": source[f"{head}.weight"].T, "head.out.bias": source[f"{head}.bias"]}
+    arrays |= _head(checkpoint.head, HEADS[checkpoint.architecture], source)
     kind = torch.float16 if checkpoint.dtype == "float16" else torch.float32
     return {name: value.to(kind).contiguous().numpy() for name, value in arrays.items()}
+
+
+def _head(kind: Head, name: str | None, source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``name``: of the head's own module in ``source``."""
+    arrays: dict[str, torch.Tensor] = {}
+    if kind is Head.POOLED:
+        arrays |= {"head.pool.weight": source["pooler.weight"].T, "head.pool.bias": source["pooler.bias"]}
+    if kind is Head.MASKS:
+        arrays |= {
+            "head.dense.weight": source[f"{name}.dense.weight"].T,
+            "head.dense.bias": source[f"{name}.dense.bias"],
+        }
+        arrays |= {f"head.norm.{part}": source[f"{name}.LayerNorm.{part}"] for part in ("weight", "bias")}
+        arrays["head.out.bias"] = source[f"{name}.bias"]
+    elif name is not None:
+        arrays |= {"head.out.weight": source[f"{name}.weight"].T, "head.out.bias": source[f"{name}.bias"]}
+    return arrays
 
 
 def _layer(source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

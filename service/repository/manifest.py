@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ..heads import TASKS
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # A plain name in the version's own folder: a manifest must not reach outside it.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
@@ -17,6 +19,7 @@ class TokenizerFacts(_Part):
     file: FileName = "tokenizer.json"
     cls_token: str = "[CLS]"
     sep_token: str = "[SEP]"
+    mask_token: str | None = None
 
 
 class Graphs(_Part):
@@ -59,7 +62,7 @@ class Manifest(_Part):
     format: Literal[1] = 1
     name: str
     version: int = Field(ge=1)
-    task: Literal["text-classification", "question-answering"]
+    task: str
     labels: list[str] = []
     problem_type: Literal["single_label_classification", "multi_label_classification", "regression"] | None = None
     max_length: int = Field(ge=8)  # the longest sequence that the model can see
@@ -78,6 +81,7 @@ class Manifest(_Part):
     no_answer_shift: float = 0.0
     calibration: dict[str, Any] = {}  # how those above were fitted
     exits: Exits | None = None  # None: every sequence runs through all layers
+    pooling: Literal["mean", "cls"] | None = None  # of a model of vectors: how a row's states become one
     parity: dict[str, Any] = {}
     precision: dict[str, Any] = {}  # the gate of a lower precision: both scores, and what each costs
     quality: dict[str, Any] = {}
@@ -97,8 +101,12 @@ class Manifest(_Part):
         unsummed = self.named_files() - self.sha256.keys()
         if unsummed:
             raise ValueError(f"no checksum for {', '.join(sorted(unsummed))}")
-        if self.task == "text-classification" and (not self.labels or self.problem_type is None):
-            raise ValueError("a classifier needs labels and a problem_type")
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
+        if TASKS[self.task].labelled and not self.labels:
+            raise ValueError("a classifier needs labels")
+        if self.task == "text-classification" and self.problem_type is None:
+            raise ValueError("a classifier needs a problem_type")
         if self.window > self.max_length or self.overlap >= self.window:
             raise ValueError("wanted overlap < window <= max_length")
         return self

@@ -1,6 +1,6 @@
 """Rows laid end to end: what the graphs read instead of a padded batch."""
 
-from collections.abc import Iterator, Sequence as Seq
+from collections.abc import Iterable, Iterator, Sequence as Seq
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..types import Ints, Sequence
 
+FIRST = np.zeros(1, dtype=np.int32)
 Values = npt.NDArray[Any]
 
 
@@ -26,6 +27,7 @@ class Pack:
     lengths: Ints
     starts: Ints
     real: int
+    marked: tuple[Ints | None, ...] = ()  # of each real row: its masks
 
     @classmethod
     def of(cls, rows: Seq[Sequence], *, rounded: bool = False) -> "Pack":
@@ -39,7 +41,8 @@ class Pack:
             ids, types = [*ids, filler], [*types, filler]
         starts = np.cumsum(lengths, dtype=np.int32) - lengths
         positions = np.arange(lengths.sum(), dtype=np.int32) - np.repeat(starts, lengths)
-        return cls(np.concatenate(ids), positions, np.concatenate(types), lengths, starts, len(rows))
+        marked = tuple(row.masks for row in rows)
+        return cls(np.concatenate(ids), positions, np.concatenate(types), lengths, starts, len(rows), marked)
 
     @property
     def tokens(self) -> int:
@@ -74,6 +77,10 @@ class Pack:
     def cu_seqlens(self) -> Ints:
         """(rows + 1,): the lengths summed up, from zero."""
         return np.concatenate(([0], np.cumsum(self.lengths))).astype(np.int32)
+
+    def masks(self, rows: Iterable[int]) -> list[Ints]:
+        """Where the masks of each of ``rows`` lie in the pack; its first token where it has none."""
+        return [self.starts[row] + (FIRST if self.marked[row] is None else self.marked[row]) for row in rows]
 
     def split(self, values: Values) -> list[Values]:
         """An array with one entry a token (tokens, ...), cut into one piece a real row: views, not copies."""

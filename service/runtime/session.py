@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from ..errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
+from ..heads import Head
 from ..types import Floats, Sequence
 from .packing import Pack
 from .providers import Device
@@ -48,16 +49,16 @@ class Model:
     """
 
     def __init__(
-        self, graphs: Mapping[str, bytes], weights: Mapping[str, bytes], device: Device, *, layers: int, pooled: bool
+        self, graphs: Mapping[str, bytes], weights: Mapping[str, bytes], device: Device, *, layers: int, head: Head
     ) -> None:
         self.device = device
         self.depth = layers
-        self._pooled = pooled
+        self._head = head
         self._stays = device.kind == "cuda"  # what comes out, there
         self._sessions = {part: open_session(part, graph, weights, device) for part, graph in graphs.items()}
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
-        """Logits of each row, through all layers: (labels,) for a classifier, (tokens of the row, 2) for spans."""
+        """Logits of each row, through all layers, as ``Head`` says."""
         pack = self.pack(rows)
         return self.head(self.advance(self.embed(pack), pack, self.depth), pack)
 
@@ -79,10 +80,14 @@ class Model:
         return Hidden(self._call("layers", {"hidden": hidden.value} | span | plan), hidden.depth + layers)
 
     def head(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
-        """Logits of ``rows``, or of all.  Any depth may be asked."""
-        if self._pooled:
+        """Logits of ``rows``, or of all, as ``Head`` says.  Any depth may be asked."""
+        if self._head is Head.POOLED:
             starts = pack.starts[: pack.real] if rows is None else pack.starts[list(rows)]
             return list(_host(self._call("head", {"hidden": hidden.value, "starts": starts})))
+        if self._head is Head.MASKS:
+            places = pack.masks(range(pack.real) if rows is None else rows)
+            found = _host(self._call("head", {"hidden": hidden.value, "places": np.concatenate(places)}))
+            return np.split(found, np.cumsum([len(one) for one in places])[:-1])
         logits = pack.split(_host(self._call("head", {"hidden": hidden.value})))
         return logits if rows is None else [logits[index] for index in rows]
 

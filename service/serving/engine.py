@@ -4,19 +4,32 @@ import math
 import threading
 from collections.abc import Callable, Sequence as Seq
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..repository.manifest import Manifest
 from ..runtime.attention import AttentionModel
 from ..runtime.session import Model
-from ..tasks.classification import Classification
-from ..tasks.question_answering import QuestionAnswering
+from ..tasks.text import Tokenizer
 from ..types import Floats, ModelRef, Sequence
 from .cost import CostModel
 from .stepping import Progress, Stepping, Stop, advance, never
 
-Task = Classification | QuestionAnswering
+
+class Task(Protocol):
+    """What all of ``tasks/`` have: ``encode`` to sequences and ``decode`` from logits are each one's own."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def encode(self) -> Callable[..., Any]: ...
+
+    @property
+    def decode(self) -> Callable[..., Any]: ...
+
+
 PROBE_TOKENS = 8
 
 

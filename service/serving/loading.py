@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import DeviceError, InvalidRequest
+from ..heads import TASKS
 from ..repository.manifest import Graphs, Manifest
 from ..repository.store import read_files, read_manifest
 from ..runtime.attention import AttentionModel
@@ -20,9 +21,13 @@ from ..runtime.providers import Device
 from ..runtime.session import Model
 from ..tasks.classification import Classification
 from ..tasks.confidence import Confidence
+from ..tasks.embedding import Embedding
 from ..tasks.exits import ExitPolicy
+from ..tasks.fill_mask import FillMask
+from ..tasks.multiple_choice import MultipleChoice
 from ..tasks.question_answering import QuestionAnswering
 from ..tasks.text import Tokenizer
+from ..tasks.token_classification import TokenClassification
 from .engine import Engine, Task
 from .stepping import Stepping
 from .warmup import as_fast, measure_budget, measure_layers
@@ -121,15 +126,35 @@ def attention_padding(manifest: Manifest) -> float:
 def make_task(files: Files, manifest: Manifest) -> Task:
     facts = manifest.tokenizer
     tokenizer = Tokenizer.from_bytes(
-        files[facts.file], facts.file, cls_token=facts.cls_token, sep_token=facts.sep_token
+        files[facts.file], facts.file, cls_token=facts.cls_token, sep_token=facts.sep_token, mask_token=facts.mask_token
     )
-    if manifest.task == "text-classification":
-        return Classification(
-            tokenizer, manifest.labels, str(manifest.problem_type), manifest.max_length, manifest.window,
-            manifest.temperature, manifest.evidence,
-        )  # fmt: skip
+    return MAKERS[manifest.task](tokenizer, manifest)
+
+
+def _classification(tokenizer: Tokenizer, manifest: Manifest) -> Task:
+    return Classification(
+        tokenizer, manifest.labels, str(manifest.problem_type), manifest.max_length, manifest.window,
+        manifest.temperature, manifest.evidence,
+    )  # fmt: skip
+
+
+def _question_answering(tokenizer: Tokenizer, manifest: Manifest) -> Task:
     confidence = Confidence(manifest.temperature, manifest.exponent, manifest.no_answer_scale, manifest.no_answer_shift)
     return QuestionAnswering(tokenizer, manifest.max_length, manifest.window, manifest.overlap, confidence)
+
+
+MAKERS: dict[str, Callable[[Tokenizer, Manifest], Task]] = {
+    "text-classification": _classification,
+    "question-answering": _question_answering,
+    "token-classification": lambda tokenizer, facts: TokenClassification(
+        tokenizer, facts.labels, facts.window, facts.overlap, facts.temperature
+    ),
+    "fill-mask": lambda tokenizer, facts: FillMask(tokenizer, facts.max_length),
+    "feature-extraction": lambda tokenizer, facts: Embedding(
+        tokenizer, facts.max_length, facts.window, facts.pooling or "mean"
+    ),
+    "multiple-choice": lambda tokenizer, facts: MultipleChoice(tokenizer, facts.max_length, facts.temperature),
+}
 
 
 def make_model(files: Files, manifest: Manifest, device: Device, precision: str) -> Model:
@@ -140,7 +165,7 @@ def make_model(files: Files, manifest: Manifest, device: Device, precision: str)
         chosen["layers"] = graphs.float32_layers
     weights = _weights(files, manifest)
     parts = {part: files[name] for part, name in chosen.items()}
-    return Model(parts, weights, device, layers=manifest.layers, pooled=manifest.task == "text-classification")
+    return Model(parts, weights, device, layers=manifest.layers, head=TASKS[manifest.task].head)
 
 
 def make_attention(files: Files, manifest: Manifest) -> AttentionModel:

@@ -40,13 +40,16 @@ class Tokens:
 class Tokenizer:
     """Tokenizes and frames.  Safe to call from several threads: nothing in ``engine`` is ever changed.
 
-    ``cls`` and ``sep`` are the ids of the two tokens that frame a text.
+    ``cls`` and ``sep`` are the ids of the two tokens that frame a text; ``mask`` is that of a word to be found, where
+    texts may hold it.
     """
 
-    def __init__(self, engine: tokenizers.Tokenizer, *, cls: int, sep: int) -> None:
+    def __init__(self, engine: tokenizers.Tokenizer, *, cls: int, sep: int, mask: int | None = None) -> None:
         self._engine = engine
         self._cls = cls
         self._sep = sep
+        self.mask = mask
+        self.marks_beginnings = any(piece.startswith("\u2581") for piece in engine.get_vocab())
 
     @classmethod
     def from_file(cls, path: Path, *, cls_token: str = "[CLS]", sep_token: str = "[SEP]") -> "Tokenizer":
@@ -55,16 +58,21 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(
-        cls, content: bytes, name: str, *, cls_token: str = "[CLS]", sep_token: str = "[SEP]"
-    ) -> "Tokenizer":
-        """The same of the ``content`` of a file that was called ``name``."""
+        cls, content: bytes, name: str, *, cls_token: str = "[CLS]", sep_token: str = "[SEP]",
+        mask_token: str | None = None,
+    ) -> "Tokenizer":  # fmt: skip
+        """The same of the ``content`` of a file that was called ``name``.  ``mask_token`` in a text is that token;
+        without one it is ordinary text."""
         definition = json.loads(content.decode("utf-8"))
         given = tokenizers.Tokenizer.from_str(json.dumps(definition))
         cls_id, sep_id = given.token_to_id(cls_token), given.token_to_id(sep_token)
         if cls_id is None or sep_id is None:
             raise ValueError(f"{name} has no {cls_token} or no {sep_token} token, which ALBERT frames texts with")
-        ordinary = _without_special(_without_cutting(definition), {cls_token, sep_token})
-        return cls(tokenizers.Tokenizer.from_str(json.dumps(ordinary)), cls=cls_id, sep=sep_id)
+        mask_id = given.token_to_id(mask_token) if mask_token is not None else None
+        if mask_token is not None and mask_id is None:
+            raise ValueError(f"{name} has no {mask_token} token, which stands for a word to be found")
+        ordinary = _without_special(_without_cutting(definition), {cls_token, sep_token}, mask_token)
+        return cls(tokenizers.Tokenizer.from_str(json.dumps(ordinary)), cls=cls_id, sep=sep_id, mask=mask_id)
 
     def encode(self, text: str) -> Tokens:
         """The tokens of ``text`` without a frame.  InvalidRequest where it is not valid Unicode."""
@@ -79,6 +87,10 @@ class Tokenizer:
         with _well_formed():
             (encoding,) = self._engine.encode_batch_fast([text], add_special_tokens=False)
         return np.array(encoding.ids, dtype=np.int32)
+
+    def piece(self, token: int) -> str:
+        """As the vocabulary writes it, with its mark of a word's beginning or going on."""
+        return str(self._engine.id_to_token(token))
 
     def frame(self, first: Ints, second: Ints | None = None) -> Sequence:
         """``[CLS] first [SEP]`` or ``[CLS] first [SEP] second [SEP]``; the second text and its end are of type 1."""
@@ -106,14 +118,14 @@ def _without_cutting(definition: Definition) -> Definition:
     return definition | {"truncation": None, "padding": None}
 
 
-def _without_special(definition: Definition, framing: set[str]) -> Definition:
+def _without_special(definition: Definition, framing: set[str], kept: str | None = None) -> Definition:
     """The same with control tokens that no text can write: "[SEP]" typed by a user is five ordinary characters.
 
     They are no added tokens any more, which are cut out of a text before all else; and in the vocabulary they get a
-    name with a space in it, which no piece of a text has.
+    name with a space in it, which no piece of a text has.  But ``kept`` is a token that a text may hold.
     """
     added = definition.get("added_tokens") or []
-    special = framing | {token["content"] for token in added if token.get("special")}
+    special = (framing | {token["content"] for token in added if token.get("special")}) - {kept}
     model = dict(definition["model"])
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
@@ -122,8 +134,8 @@ def _without_special(definition: Definition, framing: set[str]) -> Definition:
         model["vocab"] = [[_hidden(piece, special), score] for piece, score in vocabulary]
     if model.get("unk_token"):
         model["unk_token"] = _hidden(model["unk_token"], special)
-    kept = [token for token in added if token["content"] not in special]
-    return definition | {"added_tokens": kept, "model": model, "post_processor": None}
+    left = [token for token in added if token["content"] not in special]
+    return definition | {"added_tokens": left, "model": model, "post_processor": None}
 
 
 def _hidden(piece: str, special: set[str]) -> str:

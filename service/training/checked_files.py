@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..errors import DataError
 from . import splits
 from .datasets import Question
+from .evaluate_heads import EVALUATORS, check_kind
 
 
 def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> None:
@@ -12,6 +13,11 @@ def check_examples(flag: str, source: str, task: str, labels: Sequence[str]) -> 
 
     DataError where it is of the other kind, cannot be read, or has labels that the model does not have.
     """
+    if task in EVALUATORS:
+        if flag != "--evaluate":
+            raise DataError(f"{flag}: fitted for classifiers and readers only; a model for {task} can be evaluated")
+        check_kind(task, splits.path_of(source))
+        return
     questions = splits.is_questions(source)
     if (task == "question-answering") != questions:
         wanted = "questions in SQuAD's form (.json)" if not questions else "labelled texts (.tsv, .csv, .jsonl)"

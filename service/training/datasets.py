@@ -37,7 +37,7 @@ class Question:
 
 def read_labelled(path: Path) -> list[Labelled]:
     """Rows with the columns ``label``, ``text`` and perhaps ``text_pair``.  DataError names file and line."""
-    rows = [_labelled(path, line, row) for line, row in _rows(path)]
+    rows = [_labelled(path, line, row) for line, row in read_rows(path)]
     if len({row.label for row in rows}) < 2:
         raise DataError(f"{path}: a classifier needs at least two labels, this file has {len({r.label for r in rows})}")
     return rows
@@ -115,7 +115,8 @@ def dialect(name: str) -> dict[str, Any]:
     return {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if name.endswith(".tsv") else {}
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Rows with the numbers of their lines.  DataError names file and line."""
     name = path.name.removesuffix(".xz")
     with _open(path) as file:
         if name.endswith((".tsv", ".csv")):

@@ -14,7 +14,8 @@ from ..errors import DataError
 from . import pictures, splits
 from .augment import with_typos
 from .datasets import Labelled, Question
-from .predictors import Predictor, Reply, Scored
+from .evaluate_heads import EVALUATORS, evaluate_head
+from .predictors import Local, Predictor, Reply, Scored
 from .scores import (
     Bin,
     accuracy,
@@ -45,10 +46,15 @@ class Request:
 
 
 def evaluate(predictor: Predictor, request: Request) -> dict[str, Any]:
-    """Scores on ``request.source``: labelled rows for a classifier, SQuAD's form for a reader.
+    """Scores on ``request.source``: labelled rows for a classifier, SQuAD's form for a reader, others as
+    ``evaluate_heads.py`` has it.
 
-    DataError where the file is of the other kind.
+    DataError where the file is of another kind.
     """
+    if predictor.task in EVALUATORS:
+        if not isinstance(predictor, Local):
+            raise DataError(f"{predictor.task} is measured on a version's folder, not over --url")
+        return {"data": request.name} | evaluate_head(predictor.engine, splits.path_of(request.source))
     draw = random.Random(7)
     if predictor.task == "question-answering":
         if not splits.is_questions(request.source):

@@ -12,6 +12,7 @@ from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..tasks.classification import Classification
 from ..tasks.exits import ExitPolicy, ExitSignal, exit_signal
+from ..tasks.question_answering import QuestionAnswering
 from ..types import Floats, Sequence
 from . import splits
 from .pictures import draw_exits
@@ -134,6 +135,7 @@ class _Trial:
             if isinstance(self.engine.task, Classification):
                 total += self.engine.task.decode(item, logits).labels[0][0] == gold
             else:
+                assert isinstance(self.engine.task, QuestionAnswering)
                 done = self.engine.task.decode(item, logits, no_answer=not all(self.gold))
                 total += token_f1(done.answers[0].text if done.answers else "", gold)
         return 100 * total / len(self.gold)

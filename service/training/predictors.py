@@ -21,7 +21,14 @@ from .datasets import Labelled, Question
 T = TypeVar("T")
 DEADLINE = 600.0  # seconds of a request: a measurement waits where a person would not
 FIRST_DEADLINE = 5.0  # seconds to find out whether anyone is there
-Encoded = TypeVar("Encoded", EncodedText, EncodedQuestion)
+
+
+class _Encoded(Protocol):
+    @property
+    def sequences(self) -> list[Sequence]: ...
+
+
+Encoded = TypeVar("Encoded", bound=_Encoded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +138,20 @@ def _read(result: T | Failure) -> T:
     return result
 
 
+def _check_fitted(engine: Engine) -> None:
+    if not isinstance(engine.task, Classification | QuestionAnswering):
+        raise DataError(f"{engine.ref} does {engine.manifest.task}: only classifiers and readers are calibrated")
+
+
 def classification(engine: Engine) -> Classification:
+    _check_fitted(engine)
     if not isinstance(engine.task, Classification):
         raise DataError(f"{engine.ref} answers questions: give it questions in SQuAD's form (.json)")
     return engine.task
 
 
 def reader(engine: Engine) -> QuestionAnswering:
+    _check_fitted(engine)
     if not isinstance(engine.task, QuestionAnswering):
         raise DataError(f"{engine.ref} is a classifier: give it labelled texts (.tsv, .csv, .jsonl)")
     return engine.task

@@ -10,6 +10,8 @@ from pathlib import Path
 from ..errors import DataError
 from .datasets import Labelled, Question, read_labelled, read_questions
 
+TEMPLATE_WORDS = 5  # fewer are no template: "room 12" and "room 13" are two texts
+
 
 def labelled(source: str) -> list[Labelled]:
     """The rows of ``FILE``, or of ``FILE:2/3`` every third row beginning with the second.  DataError where none is."""
@@ -70,23 +72,38 @@ def hold_out_rows(
 ) -> tuple[list[Labelled], list[Labelled], list[Labelled]]:
     """Rows to learn from, to stop and calibrate by, and to test on; ``share`` is that of the last two together.
 
-    Every label gives its share, and a text that stands twice is on one side only.
+    Every label gives its share.  A text that stands twice is on one side only, and so are those that differ in their
+    numbers, as messages from one template do; unless a tenth of a label's texts are of one template.
     """
-    groups: dict[str, list[Labelled]] = defaultdict(list)
+    alike: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
     for row in {(row.text, row.text_pair): row for row in rows}.values():
-        groups[row.label].append(row)
+        alike[_template(row.text), _template(row.text_pair or "")].append(row)
+    groups: dict[str, list[list[Labelled]]] = defaultdict(list)
+    for cluster in alike.values():
+        groups[cluster[0].label].append(cluster)
     draw = random.Random(seed)
     learnt: list[Labelled] = []
     dev: list[Labelled] = []
     test: list[Labelled] = []
-    for label, group in sorted(groups.items()):
-        half = max(1, round(share * len(group) / 2))
-        if 2 * half >= len(group):
-            raise DataError(f"{len(group)} texts of label {label!r} are too few to hold {share:.0%} of them out")
+    for label, clusters in sorted(groups.items()):
+        count = sum(map(len, clusters))
+        group = [part for one in clusters for part in ([one] if len(one) <= count / 10 else [[row] for row in one])]
+        half = max(1, round(share * count / 2))
         draw.shuffle(group)
-        dev, test, learnt = dev + group[:half], test + group[half : 2 * half], learnt + group[2 * half :]
+        parts: list[list[Labelled]] = [[], [], []]
+        for cluster in group:
+            parts[(len(parts[0]) >= half) + (len(parts[0]) >= half and len(parts[1]) >= half)].extend(cluster)
+        if not all(parts):
+            raise DataError(f"{count} texts of label {label!r} are too few to hold {share:.0%} of them out")
+        dev, test, learnt = dev + parts[0], test + parts[1], learnt + parts[2]
     draw.shuffle(learnt)
     return learnt, dev, test
+
+
+def _template(text: str) -> str:
+    """What is the same in texts of several words that differ in their numbers, case and spaces only."""
+    words = text.casefold().split()
+    return re.sub(r"\d+", "0", " ".join(words)) if len(words) >= TEMPLATE_WORDS else text
 
 
 def write_rows(rows: Iterable[Labelled], path: Path) -> None:

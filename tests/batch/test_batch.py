@@ -100,7 +100,7 @@ def test_one_row_that_fails_leaves_the_others(classifier: Engine, monkeypatch: p
             raise InferenceFailed("broken")
         return step(self, group, stop)
 
-    length = len(classifier.task.encode("bad one here now").sequences[0])  # type: ignore[call-arg]
+    length = len(classifier.task.encode("bad one here now").sequences[0])
     monkeypatch.setattr(Engine, "step", failing)
     found = answer_rows(
         classifier, [{"text": "good"}, {"text": "bad one here now"}, {"text": "fine then"}], Columns(), {}

@@ -17,7 +17,7 @@ from service.cli import main
 from service.conversion import padded
 from service.conversion.checkpoint import read_checkpoint
 from service.conversion.formats import FORMATS, export, export_as, triton_config
-from service.conversion.padded import INPUTS, TOLERANCE
+from service.conversion.padded import INPUTS, TOLERANCE, Original
 from service.errors import CheckpointError, ParityError, RepositoryError
 from tests.checkpoints import save_checkpoint
 
@@ -273,7 +273,7 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path: Path, monkeypatch: 
 
 def test_the_configuration_without_labels_has_the_length_as_its_dimension(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(str(save_checkpoint(tmp_path / "checkpoint", READER)))
-    text = triton_config(checkpoint, ["start_logits", "end_logits"], "qa")
+    text = triton_config(Original(checkpoint, None), "qa")
 
     assert 'name: "end_logits", data_type: TYPE_FP32, dims: [ -1 ] }' in text
     assert "label_filename" not in text

@@ -87,3 +87,13 @@ def test_rows_that_are_written_are_read_again(tmp_path: Path) -> None:
     write_rows(rows, tmp_path / "rows.jsonl")
 
     assert read_labelled(tmp_path / "rows.jsonl") == rows
+
+
+def test_messages_that_differ_in_their_numbers_stay_on_one_side() -> None:
+    rows = [Labelled("spam", f"Call 0{number:09d} now to claim  £{number}") for number in range(7)]
+    rows += [Labelled("spam", f"other message {'x' * number}") for number in range(73)]
+    rows += [Labelled("ham", f"see you {'y' * number}") for number in range(80)]
+    parts = hold_out_rows(rows, 0.4, 13)
+    assert sum(map(len, parts)) == len(rows)
+    assert sum(any(row.text.startswith("Call") for row in part) for part in parts) == 1
+    assert all({row.label for row in part} == {"spam", "ham"} for part in parts)

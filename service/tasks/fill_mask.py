@@ -1,0 +1,95 @@
+"""Masked language modelling: the words that fit where a text has ``[MASK]``.
+
+Source: Devlin et al. 2018, the masked LM of BERT; ALBERT's head is its own (Lan et al. 2019).
+"""
+
+import re
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import InvalidRequest, TextTooLong
+from ..types import Floats, Ints, Sequence
+from .classification import activate
+from .text import Tokenizer
+
+MOST_MASKS = 16  # of one text: each is a row of scores over the whole vocabulary
+CONTINUES, BEGINS = "##", "\u2581"  # how word pieces and SentencePiece mark a piece inside a word, and one at its start
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedMasks:
+    text: str
+    sequences: list[Sequence]
+    places: list[tuple[int, int]]  # of the masks in ``text``, in code points
+
+    @property
+    def tokens(self) -> int:
+        return len(self.sequences[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A word for one mask; ``text`` is the whole text with it, other masks as they were."""
+
+    word: str
+    token: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FillMask:
+    """The task of one masked language model.  ``max_length`` in tokens, frame included."""
+
+    tokenizer: Tokenizer
+    max_length: int
+
+    @property
+    def mask_token(self) -> str:
+        assert self.tokenizer.mask is not None
+        return self.tokenizer.piece(self.tokenizer.mask)
+
+    def encode(self, text: str) -> EncodedMasks:
+        """InvalidRequest where ``text`` has no mask, or too many; TextTooLong where it does not fit."""
+        places = [match.span() for match in re.finditer(re.escape(self.mask_token), text)]
+        ids = self.tokenizer.ids(text)
+        masks = np.flatnonzero(ids == self.tokenizer.mask).astype(np.int32) + 1  # after [CLS]
+        if not len(masks):
+            raise InvalidRequest(f"the text has no {self.mask_token}: write it where a word is to be found")
+        if len(masks) != len(places):
+            raise InvalidRequest(
+                f"the text's {self.mask_token} cannot be told from its other words: put spaces around it"
+            )
+        if len(masks) > MOST_MASKS:
+            raise InvalidRequest(f"the text has {len(masks)} masks; at most {MOST_MASKS} are filled at once")
+        if len(ids) + 2 > self.max_length:
+            raise TextTooLong(f"the text has {len(ids) + 2} tokens, the model sees {self.max_length}: shorten it")
+        return EncodedMasks(text, [replace(self.tokenizer.frame(ids), masks=masks)], places)
+
+    def decode(self, encoded: EncodedMasks, logits: Seq[Floats], *, top_k: int = 5) -> list[list[Filled]]:
+        """For each mask in its order the ``top_k`` words, best first.  ``logits``: (masks, vocabulary) in a list."""
+        (values,) = logits
+        scores = activate(values.astype(np.float64), "softmax")
+        return [self._best(encoded, place, row, top_k) for place, row in zip(encoded.places, scores, strict=True)]
+
+    def _best(self, encoded: EncodedMasks, place: tuple[int, int], scores: Ints, top_k: int) -> list[Filled]:
+        count = min(top_k, len(scores))
+        best = np.argpartition(-scores, count - 1)[:count]
+        ordered = sorted(best.tolist(), key=lambda token: (-scores[token], token))
+        return [self._filled(encoded.text, place, token, float(scores[token])) for token in ordered]
+
+    def _filled(self, text: str, place: tuple[int, int], token: int, score: float) -> Filled:
+        piece, (start, end) = self.tokenizer.piece(token), place
+        word = piece.removeprefix(CONTINUES).replace(BEGINS, " ").strip()
+        before = text[:start]
+        if self.continues(piece):
+            before = before.rstrip(" ")  # a piece that goes on belongs to the word before it
+        return Filled(word, token, score, before + word + text[end:])
+
+    def continues(self, piece: str) -> bool:
+        """Does ``piece`` go on with the word before it?"""
+        if self.tokenizer.marks_beginnings:
+            return piece[:1].isalnum()  # SentencePiece: no mark of a beginning; punctuation stands by itself
+        return piece.startswith(CONTINUES)

@@ -1,0 +1,145 @@
+"""Token classification: the spans of a text that have a label, such as names of people and places.
+
+A word has the label of its first token, which is the one that is taught.  Words join to spans by the prefixes of their
+labels (B, I, E, L, S, U before "-"), leniently: an I that continues nothing begins a span.  Where no label has a
+prefix, neighbours of one label join if there is a label for "none", and every word is a span if there is not.
+
+Source: Ramshaw and Marcus 1995 (BIO); the scoring script of CoNLL-2000.
+"""
+
+from collections.abc import Iterable, Sequence as Seq
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import InvalidRequest
+from ..types import Floats, Ints, Sequence
+from .classification import activate
+from .occlusion import WORD
+from .text import Tokenizer, Tokens
+
+OUTSIDE = ("O", "o", "NONE", "none")
+BEGIN, INSIDE = frozenset("BSU"), frozenset("IEL")
+ENDS = frozenset("ESLU")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTokens:
+    """``starts``: at which token of ``tokens`` each window begins."""
+
+    text: str
+    parts: Tokens
+    sequences: list[Sequence]
+    starts: list[int]
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.sequences))
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``text`` is the caller's from ``start`` to ``end``, in code points; ``score`` the mean of its words'."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClassification:
+    """The task of one tagger.  ``window`` and ``overlap`` in tokens."""
+
+    tokenizer: Tokenizer
+    labels: Seq[str]
+    window: int
+    overlap: int
+    temperature: float = 1.0
+
+    def encode(self, text: str) -> EncodedTokens:
+        """A long text in windows that overlap.  InvalidRequest for a text without any token."""
+        parts = self.tokenizer.encode(text)
+        if not len(parts):
+            raise InvalidRequest("the text is empty, or holds nothing that the model has a token for")
+        room = self.window - 2
+        step = room - min(self.overlap, room // 2)
+        starts = list(range(0, max(1, len(parts) - room + step), step))
+        return EncodedTokens(text, parts, [self.tokenizer.frame(parts.part(s, s + room).ids) for s in starts], starts)
+
+    def decode(self, encoded: EncodedTokens, logits: Seq[Floats]) -> list[Span]:
+        """The spans in their order.  A token in two windows is read in the one that shows more of what is around it."""
+        scores = activate(self.merged(encoded, logits).astype(np.float64) / self.temperature, "softmax")
+        return self.joined(
+            encoded.text,
+            (
+                (start, end, self.labels[int(scores[token].argmax())], float(scores[token].max()))
+                for token, start, end in _words(encoded)
+            ),
+        )
+
+    def joined(self, text: str, words: Iterable[tuple[int, int, str, float]]) -> list[Span]:
+        """Spans of words with (start, end, label, score)."""
+        spans: list[Span] = []
+        open_kind = ""
+        for start, end, label, score in words:
+            prefix, kind = self._read(label)
+            if not kind:
+                open_kind = ""
+                continue
+            if prefix in INSIDE and kind == open_kind:
+                spans[-1] = _longer(text, spans[-1], end, score)
+            else:
+                spans.append(Span(kind, text[start:end], start, end, score))
+            open_kind = "" if prefix in ENDS else kind
+        return spans
+
+    def merged(self, encoded: EncodedTokens, logits: Seq[Floats]) -> Floats:
+        """(tokens, labels) of the whole text."""
+        count = len(encoded.parts)
+        found = np.zeros((count, len(self.labels)), dtype=np.float32)
+        seen = np.full(count, -1, dtype=np.int64)  # how far the nearest end of the window is
+        for start, row, values in zip(encoded.starts, encoded.sequences, logits, strict=True):
+            length = len(row) - 2
+            places = np.arange(length)
+            left = np.where(start == 0, length, places)
+            right = np.where(start + length == count, length, length - 1 - places)
+            around = np.minimum(left, right)
+            better = around > seen[start : start + length]
+            seen[start : start + length][better] = around[better]
+            found[start : start + length][better] = values[1:-1][better]
+        return found
+
+    def _read(self, label: str) -> tuple[str, str]:
+        """The prefix of a word's label and what it says; an empty kind is none."""
+        if label in OUTSIDE:
+            return "", ""
+        prefix, _, kind = label.partition("-")
+        if kind and len(prefix) == 1 and prefix in BEGIN | INSIDE:
+            return prefix, kind
+        joins = any(one in OUTSIDE for one in self.labels)
+        return ("I" if joins else "B"), label
+
+
+def _words(encoded: EncodedTokens) -> list[tuple[int, int, int]]:
+    """(first token, start, end) of each word, in code points."""
+    first = _first_visible(encoded.text, encoded.parts.offsets)
+    found = []
+    for match in WORD.finditer(encoded.text):
+        token = int(np.searchsorted(first, match.start()))
+        if token < len(first) and first[token] < match.end():
+            found.append((token, match.start(), match.end()))
+    return found
+
+
+def _first_visible(text: str, offsets: Ints) -> npt.NDArray[np.int64]:
+    """Where each token begins but for white space: SentencePiece counts the space before a word to it."""
+    return np.array([start + len(text[start:end]) - len(text[start:end].lstrip()) for start, end in offsets.tolist()])
+
+
+def _longer(text: str, span: Span, end: int, score: float) -> Span:
+    """``span`` with one word more; the mean is kept by the words so far."""
+    words = len(WORD.findall(span.text))
+    return Span(span.label, text[span.start : end], span.start, end, (span.score * words + score) / (words + 1))
