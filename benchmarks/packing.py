@@ -28,6 +28,7 @@ from service.conversion.builder import CPU
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
 from service.conversion.graph import PARTS, Network, build
 from service.conversion.weights import FILE, WeightFile, serving_arrays
+from service.heads import Head
 from service.runtime.processor import current
 from service.runtime.providers import choose
 from service.runtime.session import Model

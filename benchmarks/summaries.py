@@ -2,8 +2,8 @@
 
     python benchmarks/summaries.py VERSION TEXTS [--articles 200]
 
-TEXTS: a paragraph a line, an empty line between articles, such as Wikipedia's.  The first paragraph of an article stands
-for a summary by a person; of the rest (its first 40 sentences) as many sentences are chosen as that has, by
+TEXTS: a paragraph a line, an empty line between articles, such as Wikipedia's.  The first paragraph of an article
+stands for a summary by a person; of the rest (its first 40 sentences) as many sentences are chosen as that has, by
 ``/summarize``'s code, the first ones, or any.  ROUGE-1 and ROUGE-2 (Lin 2004): the F1 of words and of pairs of words
 that both have.
 """

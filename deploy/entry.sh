@@ -4,7 +4,7 @@
 set -eu
 case "${1:-}" in
 ready) exec python -I -S /usr/local/lib/ready.py ;;
-serve | models | key | convert | verify | export | evaluate | batch | bench | train | pretrain | split | new-model | shrink-bert | share-layer | completion)
+serve | models | key | convert | verify | export | evaluate | compare | robustness | bias | batch | bench | train | pretrain | split | new-model | shrink-bert | share-layer | completion)
     exec albert-serve "$@" ;;
 *) exec albert-serve serve "$@" ;;
 esac

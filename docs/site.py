@@ -25,6 +25,7 @@ NAV = [
     ]},
     {"Your own model": [
         {"Convert": "docs/conversion.md"}, {"Train": "docs/training.md"},
+        {"Which model, and its trust": "docs/judging.md"},
         {"Coming from pipelines": "docs/pipelines.md"},
     ]},
     {"Operate": [

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import batching, benching, converting, evaluating, keys, serving, starting, training
+from .commands import batching, benching, converting, evaluating, judging, keys, serving, starting, training
 from .errors import ServiceError, UsageError
 
 USAGE = 2  # as argparse has it
@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     converting.add_verify(commands.add_parser("verify", help="compare a version with its checkpoint"))
     converting.add_export(commands.add_parser("export", help="a model as a checkpoint, ONNX, PyTorch or Triton"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="score a version or a service, calibrate, fit exits"))
+    judging.add_compare(commands.add_parser("compare", help="models side by side on one file"))
+    judging.add_robustness(commands.add_parser("robustness", help="what changed texts do to a model's score"))
+    judging.add_bias(commands.add_parser("bias", help="what a name or a group alone does to a model's answers"))
     benching.add_bench(commands.add_parser("bench", help="load a running service and measure it"))
     batching.add_batch(commands.add_parser("batch", help="answer a file of rows, here or over a Ray cluster"))
     training.add_train(commands.add_parser("train", help="fine-tune an ALBERT checkpoint"))

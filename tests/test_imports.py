@@ -17,7 +17,8 @@ LEVELS = {
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
     "service.serving": 4, "service.documents": 4,
     "service.api": 5, "service.conversion": 5, "service.training": 5,
-    "service.bench": 6, "service.batch": 6, "service.commands": 7, "service.cli": 8, "service.__main__": 9,
+    "service.judging": 6, "service.bench": 6, "service.batch": 6,
+    "service.commands": 7, "service.cli": 8, "service.__main__": 9,
 }  # fmt: skip
 # Within serving: each may import those after it.
 SERVING = [

@@ -36,6 +36,8 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unanswerable", type=float, default=0.0, help="questions on other paragraphs, a share [0]")
     parser.add_argument("--exits", action="store_true", help="teach the head at every depth", dest="teach_exits")
     parser.add_argument("--teacher", help="a fine-tuned checkpoint to distil from, as --init")
+    norm = "move word embeddings so far against it, each batch a second time: such as 1 [0]"
+    parser.add_argument("--adversarial", type=_norm, default=0.0, metavar="NORM", help=norm)
     parser.add_argument("--hints", type=float, default=1.0, help="weight of the teacher's hidden states [1]")
     _recipe_flags(parser, batch_tokens=2048, learning_rate=5e-5)
     parser.add_argument("--publish", metavar="NAME", help="convert the result into the repository; see convert")
@@ -73,6 +75,12 @@ def _at_least_one(text: str) -> int:
     if int(text) < 1:
         raise ValueError(text)
     return int(text)
+
+
+def _norm(text: str) -> float:
+    if not 0 <= float(text) < math.inf:
+        raise ValueError(text)
+    return float(text)
 
 
 def _above_zero(text: str) -> float:
@@ -144,6 +152,7 @@ def _job(options: argparse.Namespace, init: Path, teacher: Path | None) -> "Job"
         teacher=teacher,
         exits=options.teach_exits,
         hints=options.hints,
+        adversarial=options.adversarial,
         balanced=options.class_weights == "balanced",
         unanswerable=options.unanswerable,
         augmentation=Augmentation(options.word_dropout, options.word_swap),

@@ -74,7 +74,12 @@ class Engine:
         """Logits of each row, through all layers or as far as the policy asks."""
         if not (early_exit and self.stepping.exits):
             return self.model.run(rows)
-        return self._through(self.stepping, rows, self.stepping.layers)
+        return [_logits(one) for one in self.finish(rows, early_exit=True)]
+
+    def finish(self, rows: Seq[Sequence], *, early_exit: bool = False) -> list[Progress]:
+        """The same with the depth at which each row left."""
+        stepping = self.stepping if early_exit else replace(self.stepping, exits=None)
+        return self._through(stepping, rows, stepping.layers)
 
     def step(self, group: Seq[Progress], stop: Stop) -> list[Progress]:
         return advance(self.model, self.stepping, group, self.stepping.check_interval(group, self.budget), stop)
@@ -101,17 +106,22 @@ class Engine:
                 self._attention = self.open_attention()
             return self._attention
 
-    def _through(self, stepping: Stepping, rows: Seq[Sequence], check_interval: int) -> list[Floats]:
-        """Logits of each row, each going on until it leaves."""
-        done: dict[int, Floats] = {}
+    def _through(self, stepping: Stepping, rows: Seq[Sequence], check_interval: int) -> list[Progress]:
+        """Each row, going on until it leaves."""
+        done: dict[int, Progress] = {}
         waiting = dict(enumerate(map(Progress, rows)))
         while waiting:
             moved = advance(self.model, stepping, list(waiting.values()), check_interval)
             at = dict(zip(waiting, moved, strict=True))
-            done |= {index: one.logits for index, one in at.items() if one.logits is not None}
+            done |= {index: one for index, one in at.items() if one.logits is not None}
             waiting = {index: one for index, one in at.items() if one.logits is None}
         return [done[index] for index in range(len(rows))]
 
     def close(self) -> None:
         """Nothing of it is asked any more."""
         self._attention = None
+
+
+def _logits(one: Progress) -> Floats:
+    assert one.logits is not None
+    return one.logits

@@ -21,6 +21,7 @@ from .scores import (
     accuracy,
     calibration_error,
     exact_match,
+    interval,
     label_f1,
     macro_f1,
     reliability,
@@ -87,6 +88,7 @@ def _classifier(rows: Sequence[Labelled], scored: Sequence[Scored], request: Req
         pictures.draw_reliability(bins, error, request.pictures / f"{stem}-reliability.png")
     values = {"accuracy": accuracy(given, gold), "macro_f1": macro_f1(given, gold), "calibration_error": error}
     found: dict[str, Any] = {"data": request.name, "texts": len(rows)} | _rounded(values)
+    found["interval"] = interval([float(value) for value in right])
     found["f1"] = _rounded(label_f1(given, gold))
     negated = [bool(NEGATION.search(row.text)) for row in rows]
     shares = [float(value) for value in right]
@@ -107,6 +109,7 @@ def _reader(questions: Sequence[Question], predictor: Predictor, request: Reques
     overlap = [100 * token_f1(reply.text, gold) for reply, gold in zip(replies, golds, strict=True)]
     found: dict[str, Any] = {"data": request.name, "questions": len(questions)}
     found |= {"exact_match": _mean(exact), "f1": _mean(overlap), "calibration_error": round(error, 4)}
+    found["interval"] = interval(overlap)
     groups = ["has none" if one else "has an answer" for one in unanswerable]
     if any(unanswerable):
         found["f1_by_answer"] = _by_group(groups, overlap, digits=2)

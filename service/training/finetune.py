@@ -4,6 +4,7 @@ a budget in steps or in minutes, and a state on disk from which a stopped run go
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +33,8 @@ class Learning(Protocol):
     def train(self) -> Any: ...
 
     def loss(self, batch: Batch) -> torch.Tensor: ...
+
+    def attacked(self) -> AbstractContextManager[bool]: ...
 
     def score(self) -> float: ...
 
@@ -173,6 +176,11 @@ class Run:
                 value = self.learner.loss(batch.to(device)) / len(batches)
             value.backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
+            with self.learner.attacked() as attacked:
+                if attacked:  # the same batch again, as the attack has it; both gradients count
+                    with mixed_precision(device):
+                        harder = self.learner.loss(batch.to(device)) / len(batches)
+                    harder.backward()  # type: ignore[no-untyped-call]
         if math.isnan(total):
             raise TrainingError(
                 f"the loss is not a number at step {self.progress.step}: try again with a lower --learning-rate"

@@ -4,7 +4,8 @@ A classifier chooses among labels once a row; a reader chooses twice, the first 
 are ``choices`` here: a list of logits (rows, options), one or two of them, so that every loss is written once.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,12 +27,14 @@ class Lessons:
     """How a student is taught, besides by the right answers.
 
     ``exits``: the head also learns at every depth, so that layers may be left out.  ``hints``: weight of the teacher's
-    hidden states.  ``class_weights`` (labels,): of each label's rows in the loss.
+    hidden states.  ``class_weights`` (labels,): of each label's rows in the loss.  ``adversarial``: how far word
+    embeddings are moved against the student, as a norm; 0, not at all.
     """
 
     exits: bool = False
     hints: float = 1.0
     class_weights: tuple[float, ...] | None = None
+    adversarial: float = 0.0
 
 
 class Learner(nn.Module):
@@ -70,6 +73,24 @@ class Learner(nn.Module):
         if self.lessons.exits:
             value = (value + self._exits(hidden, last, batch)) / 2
         return value
+
+    @contextlib.contextmanager
+    def attacked(self) -> Iterator[bool]:
+        """With word embeddings moved by ``lessons.adversarial`` to where the loss, whose gradients are there, grows
+        fastest; False where they are not (Miyato et al. 2017, fast gradient method)."""
+        table = self.student.albert.embeddings.word_embeddings.weight
+        norm = table.grad.norm() if self.lessons.adversarial and table.grad is not None else torch.zeros(())
+        if not (torch.isfinite(norm) and norm > 0):
+            yield False
+            return
+        moved = self.lessons.adversarial * table.grad / norm
+        with torch.no_grad():
+            table.add_(moved)
+        try:
+            yield True
+        finally:
+            with torch.no_grad():
+                table.sub_(moved)
 
     @torch.inference_mode()
     def score(self) -> float:

@@ -22,14 +22,14 @@ def draw_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
     steps = [entry["step"] for entry in history]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
     left.plot(steps, [entry["loss"] for entry in history], color=INK, marker="o", markersize=3)
-    _label(left, "training loss", "step", "loss")
+    label(left, "training loss", "step", "loss")
     for name, color in (("score", ACCENT), ("mlm_loss", INK), ("sop_loss", PALE)):
         if history and name in history[0]:
             right.plot(steps, [entry[name] for entry in history], color=color, marker="o", markersize=3, label=name)
     if len(right.lines) > 1:
         right.legend(frameon=False)
-    _label(right, "on held-out data", "step", "dev score" if len(right.lines) < 2 else "")
-    _save(figure, path)
+    label(right, "on held-out data", "step", "dev score" if len(right.lines) < 2 else "")
+    save(figure, path)
 
 
 def draw_confusion(table: npt.NDArray[np.int64], labels: Sequence[str], path: Path) -> None:
@@ -43,9 +43,9 @@ def draw_confusion(table: npt.NDArray[np.int64], labels: Sequence[str], path: Pa
         axes.text(given, gold, str(table[gold, given]), ha="center", va="center", color=color)
     axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axes.set_yticks(range(len(labels)), labels)
-    _label(axes, "confusion", "given", "right")
+    label(axes, "confusion", "given", "right")
     axes.grid(visible=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_reliability(bins: Sequence[Bin], error: float, path: Path) -> None:
@@ -61,8 +61,8 @@ def draw_reliability(bins: Sequence[Bin], error: float, path: Path) -> None:
     axes.bar([one.confidence for one in filled], [0.15 * one.count / largest for one in filled], width=0.02, color=PALE)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    _label(axes, f"reliability, calibration error {error:.3f}", "score (grey: how many)", "share that is right")
-    _save(figure, path)
+    label(axes, f"reliability, calibration error {error:.3f}", "score (grey: how many)", "share that is right")
+    save(figure, path)
 
 
 def draw_exits(points: Sequence[Mapping[str, Any]], full: float, gate: float, path: Path) -> None:
@@ -75,11 +75,11 @@ def draw_exits(points: Sequence[Mapping[str, Any]], full: float, gate: float, pa
     axes.axhline(full, color=INK, linewidth=0.8)
     axes.axhline(full - gate, color=INK, linewidth=0.8, linestyle="--")
     axes.legend(frameon=False)
-    _label(axes, "early exit", "mean depth (layers run)", "score")
-    _save(figure, path)
+    label(axes, "early exit", "mean depth (layers run)", "score")
+    save(figure, path)
 
 
-def _label(axes: Axes, title: str, x: str, y: str) -> None:
+def label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, color=INK, fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -87,7 +87,7 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -102,5 +102,5 @@ def draw_load(series: Mapping[str, Sequence[tuple[float, float, float]]], unit: 
         axes.plot(load, high, color=color, marker="o", markersize=3, linestyle="--", label=f"{kind}, p99")
     axes.set_yscale("log")
     axes.legend(frameon=False, fontsize=8)
-    _label(axes, "latency against load", unit, "ms")
-    _save(figure, path)
+    label(axes, "latency against load", unit, "ms")
+    save(figure, path)

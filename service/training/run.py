@@ -45,6 +45,7 @@ class Job:
     teacher: Path | None = None
     exits: bool = False
     hints: float = 1.0
+    adversarial: float = 0.0
     balanced: bool = False
     unanswerable: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -84,7 +85,7 @@ def train_classifier(job: Job) -> Trained:
         return labelled_features(shown, tokenizer, labels, longest, draw)
 
     weights = balanced_weights([row.label for row in rows], labels) if job.balanced else None
-    lessons = Lessons(job.exits, job.hints, weights)
+    lessons = Lessons(job.exits, job.hints, weights, job.adversarial)
     stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
     score = _run(job, student, stream, dev, lessons)
     return Trained(score, commonest_score([row.label for row in dev_rows], balanced=job.balanced))
@@ -114,7 +115,7 @@ def train_reader(job: Job) -> Trained:
     seen = min(256, student.config.max_position_embeddings)
     dev = question_features(held, tokenizer, seen, job.recipe.seed, unanswerable=0.0)
     stream = FeatureStream(features, job.recipe.batch_tokens, job.recipe.seed)
-    return Trained(_run(job, student, stream, dev, Lessons(job.exits, job.hints)))
+    return Trained(_run(job, student, stream, dev, Lessons(job.exits, job.hints, adversarial=job.adversarial)))
 
 
 def commonest_score(gold: Sequence[str], *, balanced: bool) -> float:
@@ -206,7 +207,7 @@ def report(job: Job, recipe: Recipe) -> dict[str, Any]:
     """What was asked for, for ``training.json`` and the manifest; names without folders, which tell of the machine."""
     told = {"epochs": job.epochs, "longest": job.longest, "dropout": job.dropout} | asdict(recipe)
     taught: dict[str, Any] = {"exits": job.exits}
-    taught |= {name: value for name in ("balanced", "unanswerable") if (value := getattr(job, name))}
+    taught |= {name: value for name in ("balanced", "unanswerable", "adversarial") if (value := getattr(job, name))}
     if job.teacher:
         taught |= {"teacher": job.teacher.name, "hints": job.hints}
     if job.augmentation:

@@ -98,3 +98,28 @@ def test_without_lessons_the_loss_is_that_of_transformers(make: Any) -> None:
     wanted = student(batch.ids, attention_mask=batch.mask, token_type_ids=batch.types, **targets).loss
 
     torch.testing.assert_close(Learner(student, []).loss(batch), wanted)
+
+
+def test_an_attack_makes_the_loss_larger_and_leaves_the_weights_as_they_were() -> None:
+    learner = Learner(classifier(), [], Lessons(adversarial=0.5))
+    learner.eval()
+    table = learner.student.albert.embeddings.word_embeddings.weight
+    before = table.detach().clone()
+    (batch,) = batches(examples(8, 0), 4096)
+    with learner.attacked() as attacked:
+        assert not attacked  # there is no gradient yet
+    plain = learner.loss(batch)
+    plain.backward()  # type: ignore[no-untyped-call]
+    with learner.attacked() as attacked:
+        assert attacked
+        assert float((table.detach() - before).norm()) == pytest.approx(0.5, rel=1e-3)
+        assert float(learner.loss(batch).detach()) > float(plain.detach())
+    torch.testing.assert_close(table.detach(), before, atol=1e-6, rtol=0)
+
+
+def test_without_it_nothing_is_attacked() -> None:
+    learner = Learner(classifier(), [])
+    (batch,) = batches(examples(8, 0), 4096)
+    learner.loss(batch).backward()  # type: ignore[no-untyped-call]
+    with learner.attacked() as attacked:
+        assert not attacked

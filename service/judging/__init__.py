@@ -1,0 +1,1 @@
+"""Choosing among models, and what a model can be trusted with."""
