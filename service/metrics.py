@@ -88,6 +88,12 @@ class Metrics:
         self.queue_tokens = gauge("queue_tokens", "Tokens that wait for the device.")
         self.promised = gauge("promised_seconds", "Device time that is reserved by the requests that were admitted.")
         self.encoding_chars = gauge("encoding_chars", "Code points that wait to be tokenized.")
+        self.reused = counter(
+            "reused_sequences",
+            "Sequences that were not run, by reason: duplicate (in their request), cache.",
+            ("reason",),
+        )
+        self.cache_bytes = gauge("cache_bytes", "What is kept of answers that may be asked for again.")
         self.dropped = counter("dropped_sequences", "Not run, by reason: deadline, cancelled.", ("reason",))
         self.refused = counter("refusals", "Requests that were refused, by cause.", ("cause",))
         self.device_failures = counter("device_failures", "Times that the device failed as a whole.")
@@ -121,6 +127,8 @@ class Metrics:
         """Series that are known are there from the start: an alert on one that is not there never fires."""
         for cause in REFUSALS:
             self.refused.labels(cause)
+        for reason in ("duplicate", "cache"):
+            self.reused.labels(reason)
         for reason in DROPS:
             self.dropped.labels(reason)
 

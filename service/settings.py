@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     bulk_delay_seconds: float = Field(
         5.0, ge=0, description="How long bulk work lets interactive work that came later go first."
     )
+    cache_mb: int = Field(
+        0, ge=0, description="Memory of each worker for answers that may be asked for again, by their tokens; 0 keeps "
+        "none. What stands twice in one request runs once in any case.",
+    )  # fmt: skip
+    cache_seconds: float = Field(60, gt=0, description="For how long an answer is kept there.")
     max_queue_tokens: int = Field(
         262_144, ge=1, description="Tokens that may wait for the device. A low limit refuses requests (429) instead of "
         "having them wait too long.",

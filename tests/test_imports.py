@@ -26,6 +26,7 @@ SERVING = [
     "registry",
     "loading",
     "warmup",
+    "reuse",
     "engine",
     "unloaded",
     "recovery",

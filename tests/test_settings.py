@@ -47,6 +47,8 @@ OTHER: dict[str, tuple[str, Any]] = {
     "ageing": ("0.25", 0.25),
     "bulk_delay_seconds": ("2.5", 2.5),
     "max_queue_tokens": ("1000", 1000),
+    "cache_mb": ("16", 16),
+    "cache_seconds": ("5", 5),
     "deadline_ms": ("1500", 1500),
     "max_body_bytes": ("4096", 4096),
     "max_text_chars": ("100", 100),

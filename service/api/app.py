@@ -30,6 +30,7 @@ from ..serving.engine import Engine
 from ..serving.loading import LoadOptions, load
 from ..serving.recovery import Recovery
 from ..serving.registry import Registry
+from ..serving.reuse import Reuse
 from ..serving.scheduler import Policy
 from ..serving.unloaded import Unloaded
 from ..serving.watcher import watch
@@ -191,7 +192,8 @@ def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle
         memory=settings.document_memory_mb, on_refusal=refused,
     )  # fmt: skip
     bodies = BodyLimits(settings.max_body_bytes, settings.max_body_memory, settings.body_seconds)
-    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), files, life, bodies)
+    reuse = Reuse(metrics, settings.cache_mb * 2**20, settings.cache_seconds)
+    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), files, life, bodies, reuse)
 
 
 async def _ready(service: Service) -> None:

@@ -14,6 +14,7 @@ from ..serving.device_loop import DeviceLoop
 from ..serving.encoding import EncodingStage
 from ..serving.engine import Task
 from ..serving.registry import Registry
+from ..serving.reuse import Reuse
 from ..settings import Settings
 from ..tasks.classification import Classification
 from ..tasks.embedding import Embedding
@@ -66,6 +67,7 @@ class Service:
     files: DocumentReader
     life: Lifecycle
     bodies: BodyLimits
+    reuse: Reuse
     prices: dict[str, SizePrice] = field(default_factory=dict)
 
     def check_text(self, text: str) -> None:

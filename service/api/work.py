@@ -138,6 +138,16 @@ class RequestWork:
         """The outcome of each row."""
         if self.route in PRICED:
             self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
+        plan = self.service.reuse.plan(engine, rows, early_exit=early_exit)
+        if not plan.rows:
+            return plan.whole([])
+        outcomes = await self._submitted(engine, plan.rows, priority, early_exit=early_exit)
+        self.service.reuse.keep(plan, outcomes)
+        return plan.whole(outcomes)
+
+    async def _submitted(
+        self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool
+    ) -> list[Outcome]:
         steps: list[StepRun] | None = [] if self.trace is not None and self.trace.recorded else None
         arrived = self.service.device.clock()
         outcomes, timings = await submit(

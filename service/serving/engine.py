@@ -1,5 +1,6 @@
 """One loaded version of a model: what it knows, and how the device runs a step of it."""
 
+import itertools
 import math
 import threading
 from collections.abc import Callable, Sequence as Seq
@@ -53,6 +54,7 @@ class Engine:
     open_attention: Callable[[], AttentionModel] | None = None
     full_budget: int = 0
     clean_steps: int = 0
+    serial: int = field(default_factory=itertools.count().__next__)  # no two engines of a process have one
     _attention: AttentionModel | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
 

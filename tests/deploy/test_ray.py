@@ -29,7 +29,7 @@ for line in sys.stdin:
     state = serve.status().applications["albert"].deployments["albert"].replica_states
     print(json.dumps({str(name): number for name, number in state.items()}), flush=True)
 """
-TEXTS = {"inputs": ["the plot was good " * 60] * 64}
+TEXTS = {"inputs": [f"{number} the plot was good " * 60 for number in range(64)]}
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def test_several_workers_share_the_port_and_their_metrics_add_up(start: Start, r
 def test_sigterm_ends_it_after_the_running_request(start: Start, repository: Path) -> None:
     server = start(repository)
     with ThreadPoolExecutor(1) as pool:
-        texts = ["Nobody knew why the river had changed its course."] * 200
+        texts = [f"Nobody knew why the river had changed its course, {number}." for number in range(200)]
         running = pool.submit(httpx.post, f"{server.url}/classify", json={"inputs": texts}, timeout=30)
         while samples(server.url).get(("albert_requests_in_flight", frozenset()), 0) < 2 and not running.done():
             time.sleep(0.001)
