@@ -188,7 +188,11 @@ async def test_a_hundred_thousand_inputs_are_413(client: httpx.AsyncClient) -> N
 
 async def test_more_tokens_than_may_ever_wait_are_413(settings: Settings) -> None:
     async with serving(settings.model_copy(update={"max_queue_tokens": 20})) as client:
-        check_error(await client.post("/classify", json={"inputs": [f"It was not good{end}" for end in ".!?"]}), 413, "too_large")
+        check_error(
+            await client.post("/classify", json={"inputs": [f"It was not good{end}" for end in ".!?"]}),
+            413,
+            "too_large",
+        )
         assert (await client.post("/classify", json=OK)).status_code == 200
 
 

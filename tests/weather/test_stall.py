@@ -42,7 +42,12 @@ def test_a_stall_while_models_warm_up_leaves_nothing_behind(serve: Serve) -> Non
                     break
                 await asyncio.sleep(0.05)
             answers = [
-                await ask(session, started.url, {"inputs": [f"{number} {REVIEW}" for number in range(8)]}, **{"X-Deadline-Ms": "3000"})
+                await ask(
+                    session,
+                    started.url,
+                    {"inputs": [f"{number} {REVIEW}" for number in range(8)]},
+                    **{"X-Deadline-Ms": "3000"},
+                )
                 for _ in range(20)
             ]
             return [answer.status for answer in answers]
