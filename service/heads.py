@@ -10,7 +10,8 @@ from enum import StrEnum
 
 class Head(StrEnum):
     """What comes out of a row: logits (labels,) of its first token through the pooler; (tokens, labels) of each token;
-    (masks, vocabulary) of the tokens that are marked; or the hidden states themselves, (tokens, hidden)."""
+    of the tokens that are marked the best of the vocabulary, and of the hidden states the mean and the first
+    (``runtime/reduction.py``)."""
 
     POOLED = "pooled"
     TOKENS = "tokens"

@@ -11,9 +11,10 @@ import onnxruntime as ort
 
 from ..errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory, RepositoryError, ServiceError
 from ..heads import Head
-from ..types import Floats, Sequence
+from ..types import Floats, Ints, Sequence
 from .packing import Pack
 from .providers import Device
+from .reduction import SLICE, best_words, mean_and_first
 
 # As the CPU's allocator, the CUDA arena with and without a limit, cuBLAS and cuDNN word it.
 OUT_OF_MEMORY = re.compile(
@@ -86,10 +87,17 @@ class Model:
             return list(_host(self._call("head", {"hidden": hidden.value, "starts": starts})))
         if self._head is Head.MASKS:
             places = pack.masks(range(pack.real) if rows is None else rows)
-            found = _host(self._call("head", {"hidden": hidden.value, "places": np.concatenate(places)}))
-            return np.split(found, np.cumsum([len(one) for one in places])[:-1])
+            return np.split(self._words(hidden, np.concatenate(places)), np.cumsum(list(map(len, places)))[:-1])
+        if self._head is Head.STATES:
+            states = pack.split(_host(self._call("head", {"hidden": hidden.value})))
+            return [mean_and_first(states[index]) for index in (range(pack.real) if rows is None else rows)]
         logits = pack.split(_host(self._call("head", {"hidden": hidden.value})))
         return logits if rows is None else [logits[index] for index in rows]
+
+    def _words(self, hidden: Hidden, places: Ints) -> Floats:
+        parts = [places[start : start + SLICE] for start in range(0, len(places), SLICE)]
+        found = [_host(self._call("head", {"hidden": hidden.value, "places": part})) for part in parts]
+        return np.concatenate([best_words(logits) for logits in found])
 
     def states(self, hidden: Hidden, pack: Pack) -> list[Any]:
         """Each row's part of the hidden state, (tokens of the row, hidden), in the host's memory."""

@@ -55,13 +55,11 @@ class Embedding:
         return EncodedVector(rows, sum(map(len, rows)), truncated=False)
 
     def decode(self, encoded: EncodedVector, states: Seq[Floats], *, normalize: bool = True) -> Vector:
-        """(hidden,) in float32: of windows the mean weighted by their tokens.  ``normalize``: of length 1."""
-        rows = np.stack([self._pooled(row) for row in states])
+        """(hidden,) in float32: of windows the mean weighted by their tokens.  ``states``: of each window (2, hidden),
+        the mean and the first.  ``normalize``: of length 1."""
+        rows = np.stack([row[1 if self.pooling == "cls" else 0] for row in states]).astype(np.float64)
         weights = np.array([len(row) for row in encoded.sequences], dtype=np.float64)
         vector = rows[0] if len(rows) == 1 else weights @ rows / weights.sum()
         if normalize:
             vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
         return np.asarray(vector, dtype=np.float32)
-
-    def _pooled(self, states: Floats) -> npt.NDArray[np.float64]:
-        return np.asarray(states[0] if self.pooling == "cls" else states.mean(axis=0, dtype=np.float64), np.float64)

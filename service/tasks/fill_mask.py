@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InvalidRequest, TextTooLong
-from ..types import Floats, Ints, Sequence
-from .classification import activate
+from ..types import Floats, Sequence
 from .text import Tokenizer
 
 MOST_MASKS = 16  # of one text: each is a row of scores over the whole vocabulary
@@ -69,16 +68,18 @@ class FillMask:
         return EncodedMasks(text, [replace(self.tokenizer.frame(ids), masks=masks)], places)
 
     def decode(self, encoded: EncodedMasks, logits: Seq[Floats], *, top_k: int = 5) -> list[list[Filled]]:
-        """For each mask in its order the ``top_k`` words, best first.  ``logits``: (masks, vocabulary) in a list."""
+        """For each mask in its order the ``top_k`` words, best first.  ``logits``: those of ``best_words``, in a list."""
         (values,) = logits
-        scores = activate(values.astype(np.float64), "softmax")
-        return [self._best(encoded, place, row, top_k) for place, row in zip(encoded.places, scores, strict=True)]
-
-    def _best(self, encoded: EncodedMasks, place: tuple[int, int], scores: Ints, top_k: int) -> list[Filled]:
-        count = min(top_k, len(scores))
-        best = np.argpartition(-scores, count - 1)[:count]
-        ordered = sorted(best.tolist(), key=lambda token: (-scores[token], token))
-        return [self._filled(encoded.text, place, token, float(scores[token])) for token in ordered]
+        kept = values.shape[1] // 2
+        scores = np.exp(values[:, :kept].astype(np.float64) - values[:, -1:])
+        tokens = values[:, kept:-1].astype(np.int64)
+        return [
+            [
+                self._filled(encoded.text, place, int(tokens[mask, at]), float(scores[mask, at]))
+                for at in range(min(top_k, kept))
+            ]
+            for mask, place in enumerate(encoded.places)
+        ]
 
     def _filled(self, text: str, place: tuple[int, int], token: int, score: float) -> Filled:
         piece, (start, end) = self.tokenizer.piece(token), place
