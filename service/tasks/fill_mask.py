@@ -68,7 +68,7 @@ class FillMask:
         return EncodedMasks(text, [replace(self.tokenizer.frame(ids), masks=masks)], places)
 
     def decode(self, encoded: EncodedMasks, logits: Seq[Floats], *, top_k: int = 5) -> list[list[Filled]]:
-        """For each mask in its order the ``top_k`` words, best first.  ``logits``: those of ``best_words``, in a list."""
+        """For each mask in its order the ``top_k`` words, best first.  ``logits``: as ``best_words`` has them."""
         (values,) = logits
         kept = values.shape[1] // 2
         scores = np.exp(values[:, :kept].astype(np.float64) - values[:, -1:])
