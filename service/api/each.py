@@ -14,7 +14,7 @@ from .work import RequestWork
 I = TypeVar("I")  # noqa: E741 - an input
 K = TypeVar("K", bound=Task)
 T = TypeVar("T")
-Result = dict[str, object]
+Result = dict[str, Any]
 Respond = Callable[[Engine, list[Result]], T]  # makes the answer of a list's results
 
 

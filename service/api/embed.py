@@ -42,4 +42,6 @@ async def embedded(work: RequestWork, body: EmbedRequest, respond: Respond[T]) -
         results = await answer_each(work, body, engine, inputs, chars=len, encode=encode, decode=decode, single=single)
         cut = sum(bool(one.get("truncated")) for one in results)
         service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-        return respond(engine, results)
+        # A thousand vectors are megabytes of JSON: they are written beside the loop, too.
+        size = sum(len(one.get("embedding", ())) for one in results)
+        return await work.decode(size, lambda: respond(engine, results))

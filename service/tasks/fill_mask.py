@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InvalidRequest, TextTooLong
-from ..types import Floats, Sequence
+from ..types import Floats, Ints, Sequence
 from .text import Tokenizer
 
 MOST_MASKS = 16  # of one text: each is a row of scores over the whole vocabulary
@@ -53,7 +53,7 @@ class FillMask:
     def encode(self, text: str) -> EncodedMasks:
         """InvalidRequest where ``text`` has no mask, or too many; TextTooLong where it does not fit."""
         places = [match.span() for match in re.finditer(re.escape(self.mask_token), text)]
-        ids = self.tokenizer.ids(text)
+        ids = self._joined(text, self.tokenizer.ids(text), places)
         masks = np.flatnonzero(ids == self.tokenizer.mask).astype(np.int32) + 1  # after [CLS]
         if not len(masks):
             raise InvalidRequest(f"the text has no {self.mask_token}: write it where a word is to be found")
@@ -66,6 +66,15 @@ class FillMask:
         if len(ids) + 2 > self.max_length:
             raise TextTooLong(f"the text has {len(ids) + 2} tokens, the model sees {self.max_length}: shorten it")
         return EncodedMasks(text, [replace(self.tokenizer.frame(ids), masks=masks)], places)
+
+    def _joined(self, text: str, ids: Ints, places: Seq[tuple[int, int]]) -> Ints:
+        """Without the piece that only says that a word begins, where text goes on directly after a mask: SentencePiece
+        begins anew there, and in what the model learnt from no piece stood between a word and its full stop."""
+        masks = np.flatnonzero(ids == self.tokenizer.mask)
+        if len(masks) != len(places):
+            return ids
+        glued = [at + 1 for at, (_, end) in zip(masks, places, strict=True) if not text[end : end + 1].isspace()]
+        return np.delete(ids, [at for at in glued if at < len(ids) and self.tokenizer.piece(int(ids[at])) == BEGINS])
 
     def decode(self, encoded: EncodedMasks, logits: Seq[Floats], *, top_k: int = 5) -> list[list[Filled]]:
         """For each mask in its order the ``top_k`` words, best first.  ``logits``: as ``best_words`` has them."""

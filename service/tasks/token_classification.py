@@ -49,6 +49,20 @@ class Span:
     score: float
 
 
+@dataclass(slots=True)
+class _Open:
+    """A span while its words come; ``total`` of their scores."""
+
+    label: str
+    start: int
+    end: int
+    total: float
+    words: int = 1
+
+    def add(self, end: int, score: float) -> None:
+        self.end, self.total, self.words = end, self.total + score, self.words + 1
+
+
 @dataclass(frozen=True, slots=True)
 class TokenClassification:
     """The task of one tagger.  ``window`` and ``overlap`` in tokens."""
@@ -82,7 +96,7 @@ class TokenClassification:
 
     def joined(self, text: str, words: Iterable[tuple[int, int, str, float]]) -> list[Span]:
         """Spans of words with (start, end, label, score)."""
-        spans: list[Span] = []
+        found: list[_Open] = []
         open_kind = ""
         for start, end, label, score in words:
             prefix, kind = self._read(label)
@@ -90,11 +104,11 @@ class TokenClassification:
                 open_kind = ""
                 continue
             if prefix in INSIDE and kind == open_kind:
-                spans[-1] = _longer(text, spans[-1], end, score)
+                found[-1].add(end, score)
             else:
-                spans.append(Span(kind, text[start:end], start, end, score))
+                found.append(_Open(kind, start, end, score))
             open_kind = "" if prefix in ENDS else kind
-        return spans
+        return [Span(one.label, text[one.start : one.end], one.start, one.end, one.total / one.words) for one in found]
 
     def merged(self, encoded: EncodedTokens, logits: Seq[Floats]) -> Floats:
         """(tokens, labels) of the whole text."""
@@ -137,9 +151,3 @@ def _words(encoded: EncodedTokens) -> list[tuple[int, int, int]]:
 def _first_visible(text: str, offsets: Ints) -> npt.NDArray[np.int64]:
     """Where each token begins but for white space: SentencePiece counts the space before a word to it."""
     return np.array([start + len(text[start:end]) - len(text[start:end].lstrip()) for start, end in offsets.tolist()])
-
-
-def _longer(text: str, span: Span, end: int, score: float) -> Span:
-    """``span`` with one word more; the mean is kept by the words so far."""
-    words = len(WORD.findall(span.text))
-    return Span(span.label, text[span.start : end], span.start, end, (span.score * words + score) / (words + 1))
