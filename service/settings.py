@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     embed_model: str = Field("embed", description="The same of an /embed or /summarize request.")
     choose_model: str = Field("choose", description="The same of a /choose request.")
     required_models: Annotated[list[str] | None, NoDecode] = Field(
-        None, description="Models without which the service is not ready, with commas; unless set the two above, as "
-        "far as the repository has models of their tasks.",
+        None, description="Models without which the service is not ready, with commas; unless set the defaults above, "
+        "as far as the repository has models of their tasks.",
     )  # fmt: skip
     versions: int = Field(1, ge=1, description="How many of each model's newest versions are loaded.")
     watch_seconds: float = Field(
@@ -121,7 +121,7 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(
         400_000, ge=1, description="Longest single text in code points; above it 413, before any tokenizing."
     )
-    max_inputs: int = Field(1024, ge=1, description="Most texts in one /classify request.")
+    max_inputs: int = Field(1024, ge=1, description="Most texts, choices or sentences in one request.")
     max_documents: int = Field(512, ge=1, description="Most documents in one /qa request.")
     document_seconds: float = Field(
         20.0, gt=0, description="How long reading one PDF file or picture of /qa may take; above it 413."

@@ -12,6 +12,7 @@ import math
 import time
 from typing import Any
 
+import ray
 from albert_serve.api.app import create_app
 from albert_serve.api.launch import read_settings
 from albert_serve.api.lifecycle import Lifecycle
@@ -37,8 +38,11 @@ class Options(BaseModel):
 
 
 def build() -> FastAPI:
-    life = Lifecycle()
-    app = create_app(read_settings({}), life=life)
+    life, given = Lifecycle(), read_settings({})
+    # Ray's proxy listens and Ray starts the replicas: what is the service's own server's is left out here.
+    cpus = int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1))
+    own = {"workers": 1, "grpc_port": None, "admin_port": None, "threads": given.threads or max(1, cpus)}
+    app = create_app(given.model_copy(update=own), life=life)
     app.state.life = life
     return app
 

@@ -229,4 +229,6 @@ async def _pulse(service: Service) -> None:
         metrics.memory.set(resident_memory())
         metrics.encoding_chars.set(service.encoding.waiting)
         if service.registry.unloaded.changed():
+            service.registry.try_again()
             service.life.look_again.set()
+        service.reuse.purge()

@@ -27,6 +27,7 @@ async def choose(body: ChooseRequest, request: Request) -> Response:
         priority = PRIORITIES[body.priority]
         logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
         scores = await work.decode(len(logits), lambda: task.decode(encoded, logits))
+        work.service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(encoded.truncated)
         best = sorted(range(len(scores)), key=lambda index: -scores[index])
         choices = [{"index": index, "text": body.choices[index], "score": scores[index]} for index in best]
         return work.respond(engine, {"choices": choices, "tokens": encoded.tokens, "truncated": encoded.truncated})

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ..tasks.classification import Classification, EncodedText
 from ..types import Floats
-from .each import Respond, Result, answer_each, leased
+from .each import Respond, Result, answer_each
 from .route import add_json_route
 from .schemas import ClassifyRequest, ClassifyResponse, Pair
 from .work import RequestWork
@@ -26,28 +26,19 @@ async def classify(body: ClassifyRequest, request: Request) -> Response:
 
 async def classified(work: RequestWork, body: ClassifyRequest, respond: Respond[T]) -> T:
     """What ``respond`` makes of the results, each as in ``ClassifyResult`` or ``ClassifyFailure``."""
-    service = work.service
-    single = not isinstance(body.inputs, list)
-    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    async with leased(work, body, Classification) as (engine, task):
 
-        def encode(item: str | Pair) -> EncodedText:
-            text, text_pair = (item, None) if isinstance(item, str) else (item.text, item.text_pair)
-            service.check_text(text)
-            service.check_text(text_pair or "")
-            return task.encode(text, text_pair, body.long_text)
+    def encode(task: Classification, item: str | Pair) -> EncodedText:
+        text, text_pair = (item, None) if isinstance(item, str) else (item.text, item.text_pair)
+        work.service.check_text(text)
+        work.service.check_text(text_pair or "")
+        return task.encode(text, text_pair, body.long_text)
 
-        def decode(item: EncodedText, logits: list[Floats]) -> Result:
-            done = task.decode(item, logits, top_k=body.top_k, activation=body.activation)
-            labels = [{"label": label, "score": score} for label, score in done.labels]
-            return {"labels": labels, "tokens": done.tokens, "truncated": done.truncated, "windows": done.windows}
+    def decode(task: Classification, item: EncodedText, logits: list[Floats]) -> Result:
+        done = task.decode(item, logits, top_k=body.top_k, activation=body.activation)
+        labels = [{"label": label, "score": score} for label, score in done.labels]
+        return {"labels": labels, "tokens": done.tokens, "truncated": done.truncated, "windows": done.windows}
 
-        results = await answer_each(
-            work, body, engine, inputs, chars=_size, encode=encode, decode=decode, single=single
-        )
-        cut = sum(bool(one.get("truncated")) for one in results)
-        service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-        return respond(engine, results)
+    return await answer_each(work, body, Classification, respond, chars=_size, encode=encode, decode=decode)
 
 
 def _size(item: str | Pair) -> int:

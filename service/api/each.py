@@ -1,7 +1,7 @@
 """A list of inputs, each answered in its own place: one that cannot be read, or fails, is an error there alone."""
 
-from collections.abc import Callable, Iterator, Sequence as Seq
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ServiceError
@@ -11,7 +11,6 @@ from ..types import Floats, Sequence
 from .schemas import PRIORITIES, Request
 from .work import RequestWork
 
-I = TypeVar("I")  # noqa: E741 - an input
 K = TypeVar("K", bound=Task)
 T = TypeVar("T")
 Result = dict[str, Any]
@@ -28,49 +27,59 @@ class Encoded(Protocol):
 E = TypeVar("E", bound=Encoded)
 
 
-def leased(work: RequestWork, body: Request, task: type[K]) -> AbstractAsyncContextManager[tuple[Engine, K]]:
+@asynccontextmanager
+async def leased(work: RequestWork, body: Request, task: type[K]) -> AsyncIterator[tuple[Engine, K]]:
     """The engine that ``body`` asks for and its task, for as long as the client is there."""
-
-    @asynccontextmanager
-    async def found() -> Any:
-        service = work.service
-        name = body.model or service.default_model(task)
-        async with service.registry.lease(name, body.version, task) as engine, work.connected():
-            assert isinstance(engine.task, task)
-            yield engine, engine.task
-
-    return found()
+    service = work.service
+    name = body.model or service.default_model(task)
+    async with service.registry.lease(name, body.version, task) as engine, work.connected():
+        assert isinstance(engine.task, task)
+        yield engine, engine.task
 
 
 async def answer_each(
-    work: RequestWork, body: Request, engine: Engine, inputs: Seq[I], *, chars: Callable[[I], int],
-    encode: Callable[[I], E], decode: Callable[[E, list[Floats]], Result], single: bool,
-) -> list[Result]:  # fmt: skip
-    """A result for each of ``inputs``, or ``{"error": ...}``; where ``single``, the error is raised.
+    work: RequestWork, body: Any, task: type[K], respond: Respond[T], *, chars: Callable[[Any], int],
+    encode: Callable[[K, Any], E], decode: Callable[[K, E, list[Floats]], Result],
+    check: Callable[[list[E]], None] = lambda encoded: None,
+) -> T:  # fmt: skip
+    """What ``respond`` makes of a result for each of ``body.inputs``, or ``{"error": ...}``; of one input that is no
+    list the error is raised.
 
-    ``chars``: the code points of an input.  ``encode`` and ``decode`` may raise ServiceError.
+    ``chars``: the code points of an input.  ``encode`` and ``decode`` may raise ServiceError; ``check`` too, of all
+    that were read, and then nothing is run.
     """
+    single = not isinstance(body.inputs, list)
+    inputs = [body.inputs] if single else body.inputs
+    async with leased(work, body, task) as (engine, own):
+        encoded = await work.encode(sum(map(chars, inputs)), lambda: [_try(encode, own, item) for item in inputs])
+        if single and isinstance(encoded[0], ServiceError):
+            raise encoded[0]
+        read = [item for item in encoded if not isinstance(item, ServiceError)]
+        check(read)
+        rows = [row for item in read for row in item.sequences]
+        priority = PRIORITIES[body.priority]
+        outcomes = iter(await work.run(engine, rows, priority, early_exit=body.early_exit) if rows else [])
 
-    def read(item: I) -> E | ServiceError:
-        try:
-            return encode(item)
-        except ServiceError as error:
-            return error
+        def answer() -> T:
+            results = [_result(own, item, outcomes, decode) for item in encoded]
+            if single and isinstance(results[0], ServiceError):
+                raise results[0]
+            cut = sum(bool(one.get("truncated")) for one in results if not isinstance(one, ServiceError))
+            work.service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
+            return respond(engine, [_shown(result) for result in results])
 
-    encoded = await work.encode(sum(map(chars, inputs)), lambda: [read(item) for item in inputs])
-    if single and isinstance(encoded[0], ServiceError):
-        raise encoded[0]
-    rows = [row for item in encoded if not isinstance(item, ServiceError) for row in item.sequences]
-    priority = PRIORITIES[body.priority]
-    outcomes = iter(await work.run(engine, rows, priority, early_exit=body.early_exit) if rows else [])
-    results = await work.decode(sum(map(len, rows)), lambda: [_result(item, outcomes, decode) for item in encoded])
-    if single and isinstance(results[0], ServiceError):
-        raise results[0]
-    return [_shown(result) for result in results]
+        return await work.decode(sum(map(len, rows)), answer)
+
+
+def _try(act: Callable[..., T], *given: Any) -> T | ServiceError:
+    try:
+        return act(*given)
+    except ServiceError as error:
+        return error
 
 
 def _result(
-    item: E | ServiceError, outcomes: Iterator[Outcome], decode: Callable[[E, list[Floats]], Result]
+    task: K, item: E | ServiceError, outcomes: Iterator[Outcome], decode: Callable[[K, E, list[Floats]], Result]
 ) -> Result | ServiceError:
     if isinstance(item, ServiceError):
         return item
@@ -80,7 +89,7 @@ def _result(
         if isinstance(outcome, ServiceError):
             return outcome
         logits.append(outcome)
-    return decode(item, logits)
+    return _try(decode, task, item, logits)
 
 
 def _shown(result: Result | ServiceError) -> Result:

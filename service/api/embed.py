@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from ..tasks.embedding import Embedding, EncodedVector
 from ..types import Floats
-from .each import Respond, Result, answer_each, leased
+from .each import Respond, Result, answer_each
 from .route import add_json_route
 from .task_schemas import EmbedRequest, EmbedResponse
 from .work import RequestWork
@@ -26,22 +26,13 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
 
 async def embedded(work: RequestWork, body: EmbedRequest, respond: Respond[T]) -> T:
     """What ``respond`` makes of the results, each as in ``EmbedResult`` or ``ClassifyFailure``."""
-    service = work.service
-    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    async with leased(work, body, Embedding) as (engine, task):
 
-        def encode(text: str) -> EncodedVector:
-            service.check_text(text)
-            return task.encode(text, body.long_text)
+    def encode(task: Embedding, text: str) -> EncodedVector:
+        work.service.check_text(text)
+        return task.encode(text, body.long_text)
 
-        def decode(item: EncodedVector, states: list[Floats]) -> Result:
-            vector = task.decode(item, states, normalize=body.normalize)
-            return {"embedding": vector.tolist(), "tokens": item.tokens, "truncated": item.truncated}
+    def decode(task: Embedding, item: EncodedVector, states: list[Floats]) -> Result:
+        vector = task.decode(item, states, normalize=body.normalize)
+        return {"embedding": vector.tolist(), "tokens": item.tokens, "truncated": item.truncated}
 
-        single = not isinstance(body.inputs, list)
-        results = await answer_each(work, body, engine, inputs, chars=len, encode=encode, decode=decode, single=single)
-        cut = sum(bool(one.get("truncated")) for one in results)
-        service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-        # A thousand vectors are megabytes of JSON: they are written beside the loop, too.
-        size = sum(len(one.get("embedding", ())) for one in results)
-        return await work.decode(size, lambda: respond(engine, results))
+    return await answer_each(work, body, Embedding, respond, chars=len, encode=encode, decode=decode)

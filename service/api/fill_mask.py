@@ -5,14 +5,16 @@ from typing import TypeVar
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from ..errors import TooLarge
 from ..tasks.fill_mask import EncodedMasks, FillMask
 from ..types import Floats
-from .each import Respond, Result, answer_each, leased
+from .each import Respond, Result, answer_each
 from .route import add_json_route
 from .task_schemas import FillMaskRequest, FillMaskResponse
 from .work import RequestWork
 
 T = TypeVar("T")
+MOST_CHARS = 8_000_000  # of all filled texts of an answer
 
 
 def add_route(app: FastAPI) -> None:
@@ -26,23 +28,28 @@ async def fill_mask(body: FillMaskRequest, request: Request) -> Response:
 
 async def filled(work: RequestWork, body: FillMaskRequest, respond: Respond[T]) -> T:
     """What ``respond`` makes of the results, each as in ``FillMaskResult`` or ``ClassifyFailure``."""
-    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    async with leased(work, body, FillMask) as (engine, task):
 
-        def encode(text: str) -> EncodedMasks:
-            work.service.check_text(text)
-            return task.encode(text)
+    def encode(task: FillMask, text: str) -> EncodedMasks:
+        work.service.check_text(text)
+        return task.encode(text)
 
-        def decode(item: EncodedMasks, logits: list[Floats]) -> Result:
-            masks = [
-                {
-                    "start": start, "end": end,
-                    "words": [{"word": w.word, "token": w.token, "score": w.score, "text": w.text} for w in words],
-                }
-                for (start, end), words in zip(item.places, task.decode(item, logits, top_k=body.top_k), strict=True)
-            ]  # fmt: skip
-            return {"masks": masks, "tokens": item.tokens}
+    def decode(task: FillMask, item: EncodedMasks, logits: list[Floats]) -> Result:
+        masks = [
+            {
+                "start": start, "end": end,
+                "words": [{"word": w.word, "token": w.token, "score": w.score, "text": w.text} for w in words],
+            }
+            for (start, end), words in zip(item.places, task.decode(item, logits, top_k=body.top_k), strict=True)
+        ]  # fmt: skip
+        return {"masks": masks, "tokens": item.tokens}
 
-        single = not isinstance(body.inputs, list)
-        results = await answer_each(work, body, engine, inputs, chars=len, encode=encode, decode=decode, single=single)
-        return respond(engine, results)
+    def check(encoded: list[EncodedMasks]) -> None:
+        """Each word comes with its whole text, and white space costs no token."""
+        size = sum(len(item.places) * body.top_k * len(item.text) for item in encoded)
+        if size > MOST_CHARS:
+            raise TooLarge(
+                f"the answer would have {size} characters of filled texts, at most {MOST_CHARS} are given: ask for "
+                "fewer words (top_k), or send fewer or shorter texts"
+            )
+
+    return await answer_each(work, body, FillMask, respond, chars=len, encode=encode, decode=decode, check=check)

@@ -6,9 +6,10 @@ a classifier   ``text`` BYTES [n], ``text_pair`` BYTES [n] (optional)           
 a reader       ``question`` BYTES [1], ``context`` BYTES [n], its documents        ``answer`` BYTES, ``score`` FP32,
                                                                                    ``start``, ``end``, ``document``
                                                                                    INT64 [k]; ``no_answer_score`` [1]
+vectors        ``text`` BYTES [n]                                                  ``embedding`` FP32 [n, hidden]
 =============  ==================================================================  ==================================
 
-``parameters`` of a request are the fields of ``/classify`` and ``/qa``.  https://github.com/kserve/open-inference-protocol
+``parameters`` of a request are the fields of ``/classify``, ``/qa`` and ``/embed``.  https://github.com/kserve/open-inference-protocol
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence as Seq

@@ -36,15 +36,19 @@ async def summarize(body: SummarizeRequest, request: Request) -> Response:
         spans, encoded = await work.encode(len(body.text), lambda: _encoded(task, body.text, most))
         rows = [row for one in encoded for row in one.sequences]
         states = await work.run_whole(engine, rows, PRIORITIES[body.priority], early_exit=body.early_exit)
-        chosen = await work.decode(sum(map(len, rows)), lambda: _chosen(task, body, spans, encoded, states))
+        chosen = await work.decode(
+            sum(map(len, rows)) + len(spans) ** 2, lambda: _chosen(task, body, spans, encoded, states)
+        )
         parts: list[dict[str, Any]] = [
             {"text": body.text[span.start : span.end], "start": span.start, "end": span.end, "score": one.score}
             for one in chosen
             for span in (spans[one.index],)
         ]
         summary = "".join(part["text"] + ("" if part["text"][-1] in CLOSED else " ") for part in parts).strip()
-        tokens = sum(one.tokens for one in encoded)
-        return work.respond(engine, {"summary": summary, "sentences": parts, "of": len(spans), "tokens": tokens})
+        cut = sum(one.truncated for one in encoded)
+        work.service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
+        facts: dict[str, Any] = {"of": len(spans), "tokens": sum(one.tokens for one in encoded), "truncated": cut > 0}
+        return work.respond(engine, facts | {"summary": summary, "sentences": parts})
 
 
 def _encoded(task: Embedding, text: str, most: int) -> tuple[list[SentenceSpan], list[EncodedVector]]:

@@ -149,3 +149,4 @@ class SummarizeResponse(BaseModel):
     sentences: list[Sentence] = Field(description="In the order of the text.")
     of: int = Field(description="How many sentences the text has.")
     tokens: int = Field(description="What the model read.")
+    truncated: bool = Field(description="Was a sentence longer than the model sees, and cut?")

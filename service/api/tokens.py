@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from ..tasks.token_classification import EncodedTokens, TokenClassification
 from ..types import Floats
-from .each import Respond, Result, answer_each, leased
+from .each import Respond, Result, answer_each
 from .route import add_json_route
 from .task_schemas import TokensRequest, TokensResponse
 from .work import RequestWork
@@ -27,17 +27,13 @@ async def tokens(body: TokensRequest, request: Request) -> Response:
 
 async def tagged(work: RequestWork, body: TokensRequest, respond: Respond[T]) -> T:
     """What ``respond`` makes of the results, each as in ``TokensResult`` or ``ClassifyFailure``."""
-    inputs = body.inputs if isinstance(body.inputs, list) else [body.inputs]
-    async with leased(work, body, TokenClassification) as (engine, task):
 
-        def encode(text: str) -> EncodedTokens:
-            work.service.check_text(text)
-            return task.encode(text)
+    def encode(task: TokenClassification, text: str) -> EncodedTokens:
+        work.service.check_text(text)
+        return task.encode(text)
 
-        def decode(item: EncodedTokens, logits: list[Floats]) -> Result:
-            spans = [asdict(span) for span in task.decode(item, logits)]
-            return {"spans": spans, "tokens": item.tokens, "windows": len(item.sequences)}
+    def decode(task: TokenClassification, item: EncodedTokens, logits: list[Floats]) -> Result:
+        spans = [asdict(span) for span in task.decode(item, logits)]
+        return {"spans": spans, "tokens": item.tokens, "windows": len(item.sequences)}
 
-        single = not isinstance(body.inputs, list)
-        results = await answer_each(work, body, engine, inputs, chars=len, encode=encode, decode=decode, single=single)
-        return respond(engine, results)
+    return await answer_each(work, body, TokenClassification, respond, chars=len, encode=encode, decode=decode)

@@ -136,10 +136,11 @@ class RequestWork:
 
     async def run(self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool) -> list[Outcome]:
         """The outcome of each row."""
-        if self.route in PRICED:
-            self.service.prices[self.route].observe(self.size, estimate(engine, rows, early_exit))
         plan = self.service.reuse.plan(engine, rows, early_exit=early_exit)
+        if self.route in PRICED and plan.rows:
+            self.service.prices[self.route].observe(self.size, estimate(engine, plan.rows, early_exit))
         if not plan.rows:
+            self.service.reuse.keep(plan, [])
             return plan.whole([])
         outcomes = await self._submitted(engine, plan.rows, priority, early_exit=early_exit)
         self.service.reuse.keep(plan, outcomes)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence as Seq
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, ServiceError, UsageError
+from ..errors import InvalidRequest, ServiceError
 from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..serving.isolation import run_isolating_failures
@@ -37,10 +37,8 @@ def answer_rows(engine: Engine, rows: Seq[Row], columns: Columns, options: dict[
     ``no_answer_score``; ``spans``; ``embedding``; or ``words`` and ``scores``.  One that cannot be read has ``error``
     in their place.
 
-    ``options``: those of ``decode`` of a reader.  UsageError for a task that rows are not answered by.
+    ``options``: those of ``decode`` of a reader.  The engine's task is one of KINDS.
     """
-    if engine.manifest.task not in KINDS:
-        raise UsageError(f"{engine.ref} does {engine.manifest.task}; batch answers rows by {', '.join(KINDS)}")
     encoded = [_encoded(engine, row, columns) for row in rows]
     read = [item for item in encoded if not isinstance(item, str)]
     outcomes = iter(outcomes_of(engine, [one for item in read for one in item.sequences]))

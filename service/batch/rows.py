@@ -66,9 +66,17 @@ def convert(lines: Path, out: Path) -> None:
         with beside.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(columns), **dialect(out.name))
             writer.writeheader()
-            writer.writerows(map(_on_one_line, _read(lines)) if out.suffix == ".tsv" else _read(lines))
+            flat = map(_flat, _read(lines))
+            writer.writerows(map(_on_one_line, flat) if out.suffix == ".tsv" else flat)
     beside.replace(out)
     lines.unlink()
+
+
+def _flat(row: Row) -> Row:
+    """Spans and vectors as JSON: a cell holds a text."""
+    return {
+        name: json.dumps(one, ensure_ascii=False) if isinstance(one, list | dict) else one for name, one in row.items()
+    }
 
 
 def _on_one_line(row: Row) -> Row:

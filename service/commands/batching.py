@@ -57,7 +57,7 @@ def _batch(options: argparse.Namespace) -> int:
         from tqdm import tqdm
     except ModuleNotFoundError:
         raise UsageError("batch takes the extra 'batch' of this package, which is not installed") from None
-    from ..batch.answering import Columns
+    from ..batch.answering import KINDS, Columns
     from ..batch.job import Job
     from ..batch.rows import check_kind, count
     from ..repository.store import read_manifest
@@ -69,6 +69,8 @@ def _batch(options: argparse.Namespace) -> int:
     total = count(options.source)
     folder = _folder(options)
     manifest = read_manifest(folder)
+    if manifest.task not in KINDS:
+        raise UsageError(f"{options.model} does {manifest.task}; batch answers rows by {', '.join(KINDS)}")
     model = f"{manifest.name}/{manifest.version}"
     columns = Columns(options.text, options.text_pair, options.question, options.context)
     settings: dict[str, Any] = {"no_answer": True} if options.no_answer else {}

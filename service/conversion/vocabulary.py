@@ -5,6 +5,7 @@ The files decide, not the model's type: the Chinese ALBERTs use BERT's word piec
 the other files say (``tokenizer_checks.py``).
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +136,7 @@ def mask_token(files: TokenizerFiles) -> str:
 
 def read_pooling(folder: Path) -> str:
     """ "mean" or "cls".  CheckpointError for another that sentence-transformers knows."""
+    _check_modules(folder / "modules.json")
     path = folder / "1_Pooling" / "config.json"
     said = optional_json(path)
     modes = {name.removeprefix("pooling_mode_") for name, on in said.items() if name.startswith("pooling_mode_") and on}
@@ -142,6 +144,19 @@ def read_pooling(folder: Path) -> str:
     if not modes <= {"mean", "cls"} or len(modes) > 1:
         raise CheckpointError(f"{path}: pooling by {', '.join(sorted(modes))}; vectors are pooled by mean or by cls")
     return modes.pop()
+
+
+def _check_modules(path: Path) -> None:
+    """Of sentence-transformers.  CheckpointError for one that changes vectors and is not served."""
+    if not path.exists():
+        return
+    try:
+        kinds = [str(module["type"]).rpartition(".")[2] for module in json.loads(read_bytes(path))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: no list of modules: {error!r}") from error
+    for kind in kinds:
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            raise CheckpointError(f"{path}: a module {kind!r} after the model, which is not served")
 
 
 def _frame(folder: Path, config: dict[str, Any]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence as Seq
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,8 @@ def compare(folders: Seq[Path], source: str, device: str = "auto") -> Iterator[C
 
 def measure(folder: Path, source: str, device: str) -> Compared:
     """Everything of one model, in this process."""
-    choose(device)  # what the runtime itself takes is not the model's
+    choose(device)  # what the runtime and the file take is not the model's
+    _examples(source)
     before = resident_memory()
     engine = load(folder, LoadOptions(choose(device)))
     rows = _rows(engine, source)
@@ -80,12 +82,17 @@ def measure(folder: Path, source: str, device: str) -> Compared:
     )  # fmt: skip
 
 
+@cache
+def _examples(source: str) -> list[Any]:
+    return splits.questions(source) if splits.is_questions(source) else list(splits.labelled(source))
+
+
 def _rows(engine: Engine, source: str) -> list[Sequence]:
     encoded: Seq[Any]
     if splits.is_questions(source):
-        encoded = encode_questions(reader(engine), splits.questions(source)[:TIMED])
+        encoded = encode_questions(reader(engine), _examples(source)[:TIMED])
     else:
-        encoded = encode_texts(classification(engine), splits.labelled(source)[:TIMED])
+        encoded = encode_texts(classification(engine), _examples(source)[:TIMED])
     return [row for item in encoded for row in item.sequences][:TIMED]
 
 

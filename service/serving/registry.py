@@ -82,6 +82,10 @@ class Registry:
         if not self.named(name):
             raise self.not_found(name)
 
+    def try_again(self) -> None:
+        """At the next look, what failed too: somebody has asked another worker to load something."""
+        self._failures.clear()
+
     async def unload(self, name: str) -> None:
         """Let ``name`` go once its requests are answered, until it is loaded again.  ModelNotFound."""
         if not self.named(name):

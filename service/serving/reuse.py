@@ -1,7 +1,8 @@
 """Sequences that need not run: those that stand twice in a request, and those that were answered a while ago.
 
-The logits of a sequence are those of its tokens, so that they may be kept by them: bounded in bytes, the least lately
-asked goes first, and none is kept for longer than ``seconds``.  Used in the event loop's thread only.
+The logits of a sequence are those of its tokens, so that they may be kept by them: bounded in bytes, the oldest goes
+first, and none is given after ``seconds``, nor kept once somebody has looked (``purge``).  Used in the event loop's
+thread only.
 """
 
 import time
@@ -52,25 +53,25 @@ class Reuse:
         once = dict(zip(keys, rows, strict=True))
         known = {key: logits for key in once if (logits := self._find(key)) is not None}
         left = [key for key in once if key not in known]
-        self.metrics.reused.labels("duplicate").inc(len(keys) - len(once))
-        self.metrics.reused.labels("cache").inc(len(known))
         return Plan(keys, known, [once[key] for key in left], left)
 
     def keep(self, plan: Plan, outcomes: Seq[Outcome]) -> None:
         """What ran, for those who ask the same again; failures are nobody's answer."""
+        self.metrics.reused.labels("duplicate").inc(len(plan.keys) - len(plan.known) - len(plan.left))
+        self.metrics.reused.labels("cache").inc(len(plan.known))
         for key, outcome in zip(plan.left, outcomes, strict=True):
             if self.most and not isinstance(outcome, ServiceError):
                 self._add(key, outcome)
 
     def _find(self, key: Key) -> Floats | None:
         entry = self._kept.get(key)
-        if entry is None:
-            return None
-        if self.clock() - entry[0] > self.seconds:
-            self._drop(key)
-            return None
-        self._kept.move_to_end(key)
-        return entry[1]
+        return None if entry is None or self.clock() - entry[0] > self.seconds else entry[1]
+
+    def purge(self) -> None:
+        """What is older than ``seconds`` goes.  The oldest stands first."""
+        while self._kept and self.clock() - next(iter(self._kept.values()))[0] > self.seconds:
+            self._drop(next(iter(self._kept)))
+        self.metrics.cache_bytes.set(self.size)
 
     def _add(self, key: Key, logits: Floats) -> None:
         taken = _bytes(key, logits)
@@ -94,7 +95,8 @@ def _key(engine: Engine, row: Sequence, *, early_exit: bool) -> Key:
     """Of another version another engine, also where it has the number of one before."""
     masks = b"" if row.masks is None else row.masks.tobytes()
     # The second text's place says all of ``types``.
-    return engine.serial, early_exit, b"%d|%d|" % (row.second, len(masks)) + masks + row.ids.tobytes()
+    leaves = early_exit and engine.stepping.exits is not None
+    return engine.serial, leaves, b"%d|%d|" % (row.second, len(masks)) + masks + row.ids.tobytes()
 
 
 def _bytes(key: Key, logits: Floats) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InvalidRequest, TextTooLong
 from ..types import Floats, Ints, Sequence
@@ -85,10 +86,14 @@ class FillMask:
         return [
             [
                 self._filled(encoded.text, place, int(tokens[mask, at]), float(scores[mask, at]))
-                for at in range(min(top_k, kept))
+                for at in self._pieces(tokens[mask], min(top_k, kept))
             ]
             for mask, place in enumerate(encoded.places)
         ]
+
+    def _pieces(self, tokens: npt.NDArray[np.int64], most: int) -> list[int]:
+        """Places of the first ``most`` that the vocabulary has."""
+        return [at for at, token in enumerate(tokens.tolist()) if self.tokenizer.piece(token)][:most]
 
     def _filled(self, text: str, place: tuple[int, int], token: int, score: float) -> Filled:
         piece, (start, end) = self.tokenizer.piece(token), place

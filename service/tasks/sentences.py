@@ -14,9 +14,9 @@ import numpy.typing as npt
 # A sentence ends at . ! or ? before a space and what no sentence goes on with (a small letter), at the signs that
 # Chinese and Japanese end it with, or at an empty line.
 END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?=\s+[^\sa-zà-ÿ])|(?<=[。！？])[”’」』）]*|\n\s*\n")
-ABBREVIATIONS = re.compile(
-    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|No|Fig|Vol|Inc|Ltd|Co|Corp)|\b[A-Z])\.$"
-)
+ABBREVIATIONS = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|Corp)|\b[A-Z])\.$")
+BEFORE_NUMBERS = re.compile(r"\b(?:No|Fig|Vol|p|pp)\.$")
+LONGEST = 8  # characters of an abbreviation and what is before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,22 @@ def sentences(text: str) -> list[SentenceSpan]:
     """The sentences of ``text``, without the white space around them."""
     found, start = [], 0
     for match in END.finditer(text):
-        if ABBREVIATIONS.search(text[start : match.start()]):
+        if _abbreviated(text, start, match):
             continue
         found.append(_trimmed(text, start, match.end()))
         start = match.end()
     found.append(_trimmed(text, start, len(text)))
     return [span for span in found if span.start < span.end]
+
+
+def _abbreviated(text: str, start: int, match: re.Match[str]) -> bool:
+    """Does what looks like an end belong to an abbreviation?  An empty line always ends."""
+    if "\n" in match[0]:
+        return False
+    before = text[max(start, match.start() - LONGEST) : match.start()]
+    if ABBREVIATIONS.search(before):
+        return True
+    return bool(BEFORE_NUMBERS.search(before)) and text[match.end() : match.end() + 4].lstrip()[:1].isdigit()
 
 
 def _trimmed(text: str, start: int, end: int) -> SentenceSpan:

@@ -89,8 +89,9 @@ class Tokenizer:
         return np.array(encoding.ids, dtype=np.int32)
 
     def piece(self, token: int) -> str:
-        """As the vocabulary writes it, with its mark of a word's beginning or going on."""
-        return str(self._engine.id_to_token(token))
+        """As the vocabulary writes it, with its mark of a word's beginning or going on; empty where it has none of this
+        number, for a model may have more rows than pieces."""
+        return str(self._engine.id_to_token(token) or "")
 
     def frame(self, first: Ints, second: Ints | None = None) -> Sequence:
         """``[CLS] first [SEP]`` or ``[CLS] first [SEP] second [SEP]``; the second text and its end are of type 1."""

@@ -7,6 +7,7 @@ prefix, neighbours of one label join if there is a label for "none", and every w
 Source: Ramshaw and Marcus 1995 (BIO); the scoring script of CoNLL-2000.
 """
 
+import re
 from collections.abc import Iterable, Sequence as Seq
 from dataclasses import dataclass
 
@@ -16,9 +17,10 @@ import numpy.typing as npt
 from ..errors import InvalidRequest
 from ..types import Floats, Ints, Sequence
 from .classification import activate
-from .occlusion import WORD
-from .text import Tokenizer, Tokens
+from .text import EAST, Tokenizer, Tokens
 
+# A word as those who tag texts have it: U.S., 1,000.50, AT&T and well-known are one; a full stop is its own.
+WORD = re.compile(rf"(?:[^\W\d_]\.){{2,}}|\d+(?:[.,]\d+)+|[{EAST}]|[^\W{EAST}]+(?:['\u2019&/-][^\W{EAST}]+)*|[^\w\s]+")
 OUTSIDE = ("O", "o", "NONE", "none")
 BEGIN, INSIDE = frozenset("BSU"), frozenset("IEL")
 ENDS = frozenset("ESLU")
@@ -126,12 +128,18 @@ class TokenClassification:
             found[start : start + length][better] = values[1:-1][better]
         return found
 
+    @property
+    def _prefixed(self) -> bool:
+        """Have all labels but that for none a prefix?  Else a dash is a part of a name, as in B-cell and T-cell."""
+        named = [label for label in self.labels if label not in OUTSIDE]
+        return bool(named) and all(label[:1] in BEGIN | INSIDE and label[1:2] == "-" and label[2:] for label in named)
+
     def _read(self, label: str) -> tuple[str, str]:
         """The prefix of a word's label and what it says; an empty kind is none."""
         if label in OUTSIDE:
             return "", ""
-        prefix, _, kind = label.partition("-")
-        if kind and len(prefix) == 1 and prefix in BEGIN | INSIDE:
+        if self._prefixed:
+            prefix, _, kind = label.partition("-")
             return prefix, kind
         joins = any(one in OUTSIDE for one in self.labels)
         return ("I" if joins else "B"), label

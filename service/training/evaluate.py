@@ -55,6 +55,8 @@ def evaluate(predictor: Predictor, request: Request) -> dict[str, Any]:
     if predictor.task in EVALUATORS:
         if not isinstance(predictor, Local):
             raise DataError(f"{predictor.task} is measured on a version's folder, not over --url")
+        if request.typos or splits.name(request.source) != splits.path_of(request.source).name:
+            raise DataError(f"{predictor.task} is measured on whole files as they are: no part of one, no --typos")
         return {"data": request.name} | evaluate_head(predictor.engine, splits.path_of(request.source))
     draw = random.Random(7)
     if predictor.task == "question-answering":

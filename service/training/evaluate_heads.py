@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ MASKED = 1000  # words of a file, at most
 SHORTEST, LONGEST = 5, 100  # words of a paragraph that is masked in
 SEED = 7
 TOP = (1, 5, 10, 100)
+T = TypeVar("T")
 Report = dict[str, Any]
 
 
@@ -47,7 +48,7 @@ def evaluate_head(engine: Engine, path: Path) -> Report:
     check_kind(engine.manifest.task, path)
     try:
         return EVALUATORS[engine.manifest.task][1](engine, path)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"{path}: a row has not what {engine.manifest.task} is measured on: {error!r}") from error
 
 
@@ -58,6 +59,12 @@ def check_kind(task: str, path: Path) -> None:
         raise DataError(f"{path}: {task} is measured on {', '.join(kinds)} (docs/heads.md)")
     if not path.exists():
         raise DataError(f"{path}: there is no such file")
+
+
+def _check_some(path: Path, rows: list[T]) -> list[T]:
+    if not rows:
+        raise DataError(f"{path}: no rows in it")
+    return rows
 
 
 def _fill_mask(engine: Engine, path: Path) -> Report:
@@ -97,7 +104,9 @@ def _masked(task: FillMask, path: Path) -> Iterator[tuple[str, int]]:
 def _tokens(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, TokenClassification)
-    examples = list(_conll(path, task) if path.name.removesuffix(".xz").endswith(".conll") else _spans(path))
+    examples = _check_some(
+        path, list(_conll(path, task)) if path.name.removesuffix(".xz").endswith(".conll") else list(_spans(path))
+    )
     found = [
         frozenset((span.start, span.end, span.label) for span in task.decode(item, logits))
         for item, logits in run_each(engine, [task.encode(one.text) for one in examples])
@@ -138,6 +147,7 @@ def _vectors(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, Embedding)
     rows = [(row["text"], row["text_pair"], float(row["label"])) for _, row in read_rows(path)]
+    _check_some(path, rows)
     texts = [text for first, second, _ in rows for text in (first, second)]
     vectors = np.stack([task.decode(*one) for one in run_each(engine, [task.encode(text) for text in texts])])
     alike = (vectors[::2] * vectors[1::2]).sum(axis=1)
@@ -161,6 +171,10 @@ def _choices(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, MultipleChoice)
     rows = [(row["prompt"], row["choices"], int(row["label"])) for _, row in read_rows(path)]
+    _check_some(path, rows)
+    for prompt, choices, label in rows:
+        if not 0 <= label < len(choices):
+            raise DataError(f"{path}: {prompt[:60]!r} has {len(choices)} choices, and the label {label}")
     done = run_each(engine, [task.encode(prompt, choices) for prompt, choices, _ in rows])
     right = [int(np.argmax(task.decode(*one))) == label for one, (*_, label) in zip(done, rows, strict=True)]
     chance = float(np.mean([1 / len(choices) for _, choices, _ in rows]))

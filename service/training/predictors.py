@@ -140,7 +140,7 @@ def _read(result: T | Failure) -> T:
 
 def _check_fitted(engine: Engine) -> None:
     if not isinstance(engine.task, Classification | QuestionAnswering):
-        raise DataError(f"{engine.ref} does {engine.manifest.task}: only classifiers and readers are calibrated")
+        raise DataError(f"{engine.ref} does {engine.manifest.task}: this is for classifiers and readers")
 
 
 def classification(engine: Engine) -> Classification:

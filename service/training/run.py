@@ -66,6 +66,7 @@ class Trained:
 
 def train_classifier(job: Job) -> Trained:
     """Fine-tune on labelled rows; write the best step to ``job.out``.  Its score is ``Learner.score``."""
+    _check_attack(job)
     if job.unanswerable:
         raise DataError("--unanswerable is for question answering")
     rows, dev_rows = _rows(job)
@@ -91,8 +92,15 @@ def train_classifier(job: Job) -> Trained:
     return Trained(score, commonest_score([row.label for row in dev_rows], balanced=job.balanced))
 
 
+def _check_attack(job: Job) -> None:
+    """The gradient that the attack follows is that of its own batch."""
+    if job.adversarial and job.recipe.accumulate > 1:
+        raise DataError("--adversarial takes --accumulate 1: raise --batch-tokens instead")
+
+
 def train_reader(job: Job) -> Trained:
     """Fine-tune on questions; write the best step to ``job.out``; return its dev token F1."""
+    _check_attack(job)
     if job.balanced or job.augmentation:
         raise DataError("--class-weights, --word-dropout and --word-swap are for text classification")
     torch.manual_seed(job.recipe.seed)

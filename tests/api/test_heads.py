@@ -123,6 +123,14 @@ async def test_a_text_that_cannot_be_filled_says_why(client: httpx.AsyncClient, 
     assert several["results"][1]["masks"]
 
 
+async def test_an_answer_of_filled_texts_is_bounded(client: httpx.AsyncClient) -> None:
+    text = "[MASK]" + " " * 300_000 + "good [MASK]"
+    assert (await client.post("/fill-mask", json={"inputs": text, "top_k": 1})).status_code == 200
+    refused = await client.post("/fill-mask", json={"inputs": text, "top_k": 100})
+    assert refused.status_code == 413
+    assert "top_k" in refused.json()["error"]["message"]
+
+
 async def test_control_tokens_other_than_the_mask_stay_ordinary_text(client: httpx.AsyncClient) -> None:
     plain, odd = (await ask(client, "/fill-mask", inputs=["a [MASK]", "a [SEP] [MASK]"]))["results"]
     assert odd["tokens"] > plain["tokens"] + 1

@@ -183,6 +183,16 @@ def test_values_that_json_has_no_type_for_are_text(kind: str, tmp_path: Path, re
     assert {name: second[name] for name in plain} == {"day": None, "cost": None, "raw": None, "number": 2.5}
 
 
+@pytest.mark.parametrize("kind", [".csv", ".tsv"])
+def test_spans_and_vectors_are_json_in_a_cell(kind: str, tmp_path: Path) -> None:
+    spans = [{"label": "PER", "text": 'A "B"', "start": 0}]
+    lines = write(tmp_path / "made.jsonl", [{"spans": spans, "embedding": [0.5, None]}])
+    files.convert(lines, tmp_path / f"out{kind}")
+    (row,) = read(tmp_path / f"out{kind}")
+    assert json.loads(row["spans"]) == spans
+    assert json.loads(row["embedding"]) == [0.5, None]
+
+
 def test_a_tsv_has_a_row_a_line(tmp_path: Path) -> None:
     lines = write(tmp_path / "made.jsonl", [{"text": "one\ttwo\r\nthree"}, {"text": "four"}])
     files.convert(lines, tmp_path / "out.tsv")

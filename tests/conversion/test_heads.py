@@ -105,6 +105,16 @@ def test_vectors_are_pooled_as_sentence_transformers_files_say(
     assert read_checkpoint(str(tmp_path / "back")).pooling == pooling
 
 
+def test_a_module_after_the_model_that_is_not_served_is_refused(tmp_path: Path) -> None:
+    source = save_checkpoint(tmp_path / "source", "AlbertModel")
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    (source / "modules.json").write_text(json.dumps([{"type": f"sentence_transformers.models.{one}"} for one in kinds]))
+    assert read_checkpoint(str(source)).pooling == "mean"
+    (source / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense"}]))
+    with pytest.raises(CheckpointError, match="'Dense'"):
+        convert(str(source), tmp_path / "repository", Options("vectors"))
+
+
 def changed(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")

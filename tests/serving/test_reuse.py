@@ -23,8 +23,14 @@ pytestmark = pytest.mark.anyio
 
 
 @dataclasses.dataclass
+class Exits:
+    exits: Any = True
+
+
+@dataclasses.dataclass
 class Numbered:
     serial: int
+    stepping: Exits = dataclasses.field(default_factory=Exits)
 
 
 ONE: Any = Numbered(1)
@@ -76,7 +82,12 @@ def test_it_is_kept_for_so_long_and_no_failure_is() -> None:
     now[0] = 5
     assert ask(kept, [row(1)])[0] == 0
     now[0] = 5.1
+    assert kept.size
+    kept.purge()
+    assert not kept.size
     assert ask(kept, [row(1)])[0] == 1
+    without = Numbered(3, Exits(None))
+    assert [ask(kept, [row(1)], without, early_exit=one)[0] for one in (True, False)] == [1, 0]
     assert reuse().plan(ONE, [row(1)], early_exit=True).rows
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from service.tasks.token_classification import TokenClassification
+from service.tasks.token_classification import WORD, TokenClassification
 
 BIO = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
@@ -48,6 +48,23 @@ def test_labels_without_prefixes_join_where_there_is_one_for_none() -> None:
 
 def test_a_label_with_a_dash_of_its_own_has_no_prefix() -> None:
     assert joined("Ann Lee slept", ["self-name", "O", "O"], ["O", "self-name"]) == [("self-name", "Ann")]
+
+
+def test_a_dash_in_the_names_of_labels_is_no_prefix() -> None:
+    assert joined("a b c", ["B-cell", "T-cell", "O"], ["O", "B-cell", "T-cell"]) == [("B-cell", "a"), ("T-cell", "b")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The U.S. paid $1,000.50.", ["The", "U.S.", "paid", "$", "1,000.50", "."]),
+        ("AT&T is well-known.", ["AT&T", "is", "well-known", "."]),
+        ("It ended.Then", ["It", "ended", ".", "Then"]),
+        ("東京は", ["東", "京", "は"]),
+    ],
+)
+def test_words_are_those_that_people_tag(text: str, words: list[str]) -> None:
+    assert [match[0] for match in WORD.finditer(text)] == words
 
 
 def test_the_score_of_a_span_is_the_mean_of_its_words() -> None:

@@ -16,7 +16,9 @@ from service.runtime.providers import choose
 from service.serving.engine import Engine
 from service.serving.loading import LoadOptions, load
 from service.training import evaluate_heads
+from service.training.evaluate import Request, evaluate
 from service.training.evaluate_heads import evaluate_head, spearman
+from service.training.predictors import Local
 from tests.checkpoints import save_checkpoint
 from tests.conversion.test_heads import CLASSES
 
@@ -103,6 +105,31 @@ def test_a_file_of_another_kind_is_refused(engines: dict[str, Engine], task: str
     if ".jsonl" in evaluate_heads.EVALUATORS[task][0]:
         with pytest.raises(DataError, match="a row has not"):
             evaluate_head(engines[task], jsonl(tmp_path / "rows.jsonl", [{"other": 1}]))
+        with pytest.raises(DataError, match="no rows"):
+            evaluate_head(engines[task], jsonl(tmp_path / "empty.jsonl", []))
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        ("feature-extraction", {"text": "a", "text_pair": "b", "label": "high"}),
+        ("multiple-choice", {"prompt": "a", "choices": [], "label": 0}),
+        ("multiple-choice", {"prompt": "a", "choices": ["b", "c"], "label": 2}),
+        ("multiple-choice", {"prompt": "a", "choices": ["b", "c"], "label": "b"}),
+        ("token-classification", {"text": "a", "spans": [{"start": 0}]}),
+    ],
+)
+def test_a_row_that_is_wrong_is_an_error_of_the_data(
+    engines: dict[str, Engine], task: str, row: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError):
+        evaluate_head(engines[task], jsonl(tmp_path / "rows.jsonl", [row]))
+
+
+def test_a_part_of_a_file_is_not_taken_for_the_whole(engines: dict[str, Engine], tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "pairs.jsonl", [{"text": "a", "text_pair": "b", "label": 1}])
+    with pytest.raises(DataError, match="whole files"):
+        evaluate(Local(engines["feature-extraction"]), Request(f"{path}:1/2"))
 
 
 def test_the_command_takes_them(engines: dict[str, Engine], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
