@@ -153,7 +153,7 @@ def _refused_shapes() -> Iterator[Case]:
         "hidden_act": {"hidden_act": "no_such_act"},
         "position_embedding_type": {"position_embedding_type": "relative_key"},
         "model_type": {"model_type": "bert"},
-        "architectures": {"architectures": ["AlbertForTokenClassification"]},
+        "architectures": {"architectures": ["AlbertForNextSentencePrediction"]},
     }
     for name, values in wrong.items():
         field = name.partition(",")[0]
