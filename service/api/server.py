@@ -25,7 +25,7 @@ from ..errors import Unavailable
 from ..runtime.providers import Device
 from ..settings import Settings
 from .app import create_app
-from .certificate import Certificate
+from .certificate import Certificate, Stamp
 from .lifecycle import Lifecycle, State
 from .listeners import BACKLOG, address, close
 from .protocol import ConnectionLimits, bounded
@@ -53,12 +53,13 @@ class Server(uvicorn.Server):
         )  # fmt: skip
         super().__init__(config)
         self._certificate: Certificate | None = None
+        self._loaded: Stamp = ()
         if settings.tls_certificate is not None and settings.tls_key is not None:
             self._certificate = Certificate(settings.tls_certificate, settings.tls_key)
             config.load()
             config.ssl = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             config.ssl.set_alpn_protocols(["http/1.1"])
-            self._certificate.load(config.ssl)
+            self._loaded = self._certificate.load(config.ssl)
         self._settings, self._app, self._life, self._on_ready = settings, app, life, on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -67,7 +68,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         watching = [asyncio.create_task(self._follow_life())]
         if self._certificate is not None and self.config.ssl is not None:
-            watching.append(asyncio.create_task(self._certificate.follow(self.config.ssl)))
+            watching.append(asyncio.create_task(self._certificate.follow(self.config.ssl, self._loaded)))
         try:
             await super()._serve(sockets)
         finally:

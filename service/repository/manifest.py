@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..heads import TASKS
 
@@ -87,6 +87,13 @@ class Manifest(_Part):
     quality: dict[str, Any] = {}
     provenance: dict[str, Any] = {}
 
+    @field_validator("task")
+    @classmethod
+    def _known(cls, task: str) -> str:
+        if task not in TASKS:
+            raise ValueError(f"none of {', '.join(TASKS)}")
+        return task
+
     @model_validator(mode="before")
     @classmethod
     def _older(cls, facts: Any) -> Any:
@@ -101,12 +108,10 @@ class Manifest(_Part):
         unsummed = self.named_files() - self.sha256.keys()
         if unsummed:
             raise ValueError(f"no checksum for {', '.join(sorted(unsummed))}")
-        if self.task not in TASKS:
-            raise ValueError(f"task {self.task!r} is none of {', '.join(TASKS)}")
+        if self.task == "text-classification" and (not self.labels or self.problem_type is None):
+            raise ValueError("a classifier needs labels and a problem_type")
         if TASKS[self.task].labelled and not self.labels:
-            raise ValueError("a classifier needs labels")
-        if self.task == "text-classification" and self.problem_type is None:
-            raise ValueError("a classifier needs a problem_type")
+            raise ValueError(f"a model for {self.task} needs labels")
         if self.window > self.max_length or self.overlap >= self.window:
             raise ValueError("wanted overlap < window <= max_length")
         return self

@@ -1,5 +1,6 @@
 """Where a server listens: TLS whose certificate is renewed, a Unix socket, a port of the administration."""
 
+import asyncio
 import os
 import shutil
 import socket
@@ -9,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
+from service.api.certificate import Certificate
 from tests.conftest import ROOT
 from tests.system.conftest import Server, free_port, kill, start_server
 
@@ -154,3 +157,24 @@ def test_a_port_of_the_administration(repository: Path, tmp_path: Path, running:
     assert httpx.post(f"{apart}/v2/repository/models/qa/load").status_code == 200
     while (seen := [httpx.post(f"{server.url}/qa", json=asked).status_code for _ in range(8)]) != [200] * 8:
         assert time.monotonic() < gone + 10, seen
+
+
+@pytest.mark.anyio
+async def test_a_certificate_that_is_renewed_between_two_looks_at_its_start_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.api.certificate.LOOK_SECONDS", 0.01)
+    chain, key = certificate(tmp_path, "first")
+    one = Certificate(chain, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    seen = one.load(context)
+    for path, other in zip((key, chain), reversed(certificate(tmp_path, "second")), strict=True):
+        os.replace(other, path)
+    read: list[Any] = []
+    load = Certificate.load
+    monkeypatch.setattr(Certificate, "load", lambda self, given: read.append(given) or load(self, given))
+    following = asyncio.create_task(one.follow(context, seen))
+    while not read:
+        await asyncio.sleep(0.01)
+    following.cancel()
+    assert read == [context]
