@@ -170,11 +170,14 @@ async def test_a_certificate_that_is_renewed_between_two_looks_at_its_start_is_s
     seen = one.load(context)
     for path, other in zip((key, chain), reversed(certificate(tmp_path, "second")), strict=True):
         os.replace(other, path)
-    read: list[Any] = []
+    read = asyncio.Event()
     load = Certificate.load
-    monkeypatch.setattr(Certificate, "load", lambda self, given: read.append(given) or load(self, given))
+
+    def loading(self: Certificate, given: ssl.SSLContext) -> Any:
+        read.set()
+        return load(self, given)
+
+    monkeypatch.setattr(Certificate, "load", loading)
     following = asyncio.create_task(one.follow(context, seen))
-    while not read:
-        await asyncio.sleep(0.01)
+    await asyncio.wait_for(read.wait(), 10)
     following.cancel()
-    assert read == [context]
