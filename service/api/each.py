@@ -59,16 +59,14 @@ async def answer_each(
         rows = [row for item in read for row in item.sequences]
         priority = PRIORITIES[body.priority]
         outcomes = iter(await work.run(engine, rows, priority, early_exit=body.early_exit) if rows else [])
-
-        def answer() -> T:
-            results = [_result(own, item, outcomes, decode) for item in encoded]
-            if single and isinstance(results[0], ServiceError):
-                raise results[0]
-            cut = sum(bool(one.get("truncated")) for one in results if not isinstance(one, ServiceError))
-            work.service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
-            return respond(engine, [_shown(result) for result in results])
-
-        return await work.decode(sum(map(len, rows)), answer)
+        size = sum(map(len, rows))
+        results = await work.decode(size, lambda: [_result(own, item, outcomes, decode) for item in encoded])
+        if single and isinstance(results[0], ServiceError):
+            raise results[0]
+        cut = sum(bool(one.get("truncated")) for one in results if not isinstance(one, ServiceError))
+        work.service.metrics.truncated.labels(engine.ref.name, engine.ref.version).inc(cut)
+        # Megabytes of JSON, of a thousand vectors say, are written beside the loop, too.
+        return await work.beside(size, lambda: respond(engine, [_shown(result) for result in results]))
 
 
 def _try(act: Callable[..., T], *given: Any) -> T | ServiceError:

@@ -179,11 +179,15 @@ class RequestWork:
             return await self.service.aside.run(self.deadline, work)
 
     async def decode(self, size: int, work: Callable[[], T]) -> T:
-        """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""
+        """``work`` on the answers to ``size`` tokens."""
         with self.stage("decode"):
-            if size <= LONG_DECODING:
-                return work()
-            return await asyncio.get_running_loop().run_in_executor(None, work)
+            return await self.beside(size, work)
+
+    async def beside(self, size: int, work: Callable[[], T]) -> T:
+        """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""
+        if size <= LONG_DECODING:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(None, work)
 
     def respond(self, engine: Engine, body: dict[str, object]) -> Response:
         """The answer, with the model that gave it."""

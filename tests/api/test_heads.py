@@ -190,6 +190,13 @@ async def test_vectors_are_the_mean_of_the_tokens_and_of_length_one(
     assert (await client.post("/embed", json={"inputs": TEXTS[2], "long_text": "error"})).status_code == 422
 
 
+@pytest.mark.parametrize("inputs", [TEXTS[0], [TEXTS[0]] * 3, [f"{n} {TEXTS[2]}" for n in range(120)]])
+async def test_the_time_of_every_stage_is_told_whatever_the_size(client: httpx.AsyncClient, inputs: Any) -> None:
+    response = await client.post("/embed", json={"inputs": inputs})
+    told = response.headers["server-timing"]
+    assert [one.partition(";")[0] for one in told.split(", ")] == ["encode", "queue", "run", "decode"]
+
+
 async def test_the_best_choice_is_that_of_the_model(client: httpx.AsyncClient, checkpoints: dict[str, Path]) -> None:
     folder, prompt = checkpoints["choose"], "Where is the clock?"
     choices = ["in Berlin", "it was not good", "Clara repaired it"]
