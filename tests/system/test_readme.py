@@ -16,7 +16,7 @@ EXAMPLES = [(page.stem, command, output) for page in PAGES for command, output i
 
 @pytest.fixture(scope="module")
 def server(start: Start) -> Server:
-    return start(ROOT / "model_repo")
+    return start(ROOT / "model_repo", "--precision", "int8")  # as the pages were made
 
 
 def same(said: Any, found: Any) -> bool:
