@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RepositoryError, UsageError
+from ..errors import UsageError
+from .serving import version_folder
 
 if TYPE_CHECKING:
     from ..batch.answering import Columns
@@ -67,7 +68,7 @@ def _batch(options: argparse.Namespace) -> int:
     if options.source.resolve() == options.out.resolve():
         raise UsageError("IN and OUT are one file")
     total = count(options.source)
-    folder = _folder(options)
+    folder = version_folder(options.model, options.model_repo)
     manifest = read_manifest(folder)
     if manifest.task not in KINDS:
         raise UsageError(f"{options.model} does {manifest.task}; batch answers rows by {', '.join(KINDS)}")
@@ -108,12 +109,3 @@ def _on_a_cluster(
     share = Share(options.ray_cpus, options.ray_gpus, options.ray_workers)
     device = "cuda" if options.ray_gpus and options.device == "auto" else options.device
     return partial(Cluster(options.ray, folder, columns, settings, device, share).answers, options.source)
-
-
-def _folder(options: argparse.Namespace) -> Path:
-    from ..repository.store import find_version
-
-    folder = find_version(options.model, options.model_repo)
-    if folder is None:
-        raise RepositoryError(f"no model {options.model!r} in {options.model_repo}, and no folder of a version")
-    return folder

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RepositoryError
-from .serving import add_repository
+from .serving import add_repository, version_folder
 
 if TYPE_CHECKING:
     from ..serving.engine import Engine
@@ -51,12 +50,12 @@ def _compare(options: argparse.Namespace) -> int:
     from ..judging.compare import as_json, compare, table
     from ..judging.pictures import draw_compared
 
-    folders = [_folder(model, options.model_repo) for model in options.models]
+    folders = [version_folder(model, options.model_repo) for model in options.models]
     found = list(tqdm(compare(folders, options.data, options.device), total=len(folders), unit=" models", leave=False))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         draw_compared(found, options.out / "compared.png")
-    _tell(options, "compared", as_json(found), table(found))
+    _report(options, "compared", as_json(found), table(found))
     return 0
 
 
@@ -77,7 +76,7 @@ def _robustness(options: argparse.Namespace) -> int:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         draw_effects(effects, str(engine.ref), options.out / "robustness.png")
-    _tell(options, "robustness", [asdict(one) for one in effects], "\n".join(lines))
+    _report(options, "robustness", [asdict(one) for one in effects], "\n".join(lines))
     return 0
 
 
@@ -97,7 +96,7 @@ def _bias(options: argparse.Namespace) -> int:
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         draw_differences(found, str(engine.ref), options.out / "bias.png")
-    _tell(options, "bias", [asdict(one) for one in found], "\n".join(lines))
+    _report(options, "bias", [asdict(one) for one in found], "\n".join(lines))
     return 0
 
 
@@ -107,23 +106,14 @@ def _bar(values: Iterator[Any], unit: str) -> Iterator[Any]:
     return iter(tqdm(values, unit=f" {unit}", leave=False))
 
 
-def _tell(options: argparse.Namespace, name: str, facts: Any, table: str) -> None:
+def _report(options: argparse.Namespace, name: str, facts: Any, table: str) -> None:
     if options.out:
         (options.out / f"{name}.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", "utf-8")
     print(json.dumps(facts, indent=1, ensure_ascii=False) if options.json else table)
-
-
-def _folder(model: str, root: Path) -> Path:
-    from ..repository.store import find_version
-
-    folder = find_version(model, root)
-    if folder is None:
-        raise RepositoryError(f"no model {model!r} in {root}, and no folder of a version")
-    return folder
 
 
 def _engine(model: str, options: argparse.Namespace) -> "Engine":
     from ..runtime.providers import choose
     from ..serving.loading import LoadOptions, load
 
-    return load(_folder(model, options.model_repo), LoadOptions(choose(options.device)))
+    return load(version_folder(model, options.model_repo), LoadOptions(choose(options.device)))

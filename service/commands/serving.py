@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import get_args
 
-from ..errors import ServiceError, UsageError
+from ..errors import RepositoryError, ServiceError, UsageError
 from ..settings import PREFIX, Settings
 
 # What a number of a setting counts, by the end of its name.
@@ -82,3 +82,13 @@ def _models(options: argparse.Namespace) -> int:
 def _main_scores(quality: dict[str, dict[str, object]]) -> dict[str, object]:
     """Of each file its single figures: the ones by group fill a page."""
     return {file: {name: x for name, x in one.items() if isinstance(x, float)} for file, one in quality.items()}
+
+
+def version_folder(model: str, root: Path) -> Path:
+    """The folder of NAME or NAME/VERSION in the repository ``root``, or of a version itself.  RepositoryError."""
+    from ..repository.store import find_version
+
+    folder = find_version(model, root)
+    if folder is None:
+        raise RepositoryError(f"no model {model!r} in {root}, and no folder of a version")
+    return folder

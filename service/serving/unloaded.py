@@ -32,7 +32,7 @@ class Unloaded:
         self._names.add(name)
         if self.folder is not None:
             (self.folder / f"{PREFIX}{name}").touch()
-            self._tell(self.folder)
+            self._touch(self.folder)
 
     def remove(self, name: str) -> None:
         """And whatever there is under this name is loaded."""
@@ -40,7 +40,7 @@ class Unloaded:
         if self.folder is not None:
             if name in self.names():
                 (self.folder / f"{PREFIX}{name}").unlink(missing_ok=True)
-            self._tell(self.folder)
+            self._touch(self.folder)
 
     def changed(self) -> bool:
         """Has another worker been asked to load or unload since the last call?"""
@@ -49,7 +49,7 @@ class Unloaded:
         before, self._seen = self._seen, self._stamp(self.folder)
         return self._seen != before
 
-    def _tell(self, folder: Path) -> None:
+    def _touch(self, folder: Path) -> None:
         (folder / ASKED).write_bytes(b"")
         self._seen = self._stamp(folder)
 

@@ -99,9 +99,9 @@ class TokenClassification:
     def joined(self, text: str, words: Iterable[tuple[int, int, str, float]]) -> list[Span]:
         """Spans of words with (start, end, label, score)."""
         found: list[_Open] = []
-        open_kind = ""
+        open_kind, prefixed = "", self._prefixed
         for start, end, label, score in words:
-            prefix, kind = self._read(label)
+            prefix, kind = self._read(label, prefixed=prefixed)
             if not kind:
                 open_kind = ""
                 continue
@@ -134,11 +134,11 @@ class TokenClassification:
         named = [label for label in self.labels if label not in OUTSIDE]
         return bool(named) and all(label[:1] in BEGIN | INSIDE and label[1:2] == "-" and label[2:] for label in named)
 
-    def _read(self, label: str) -> tuple[str, str]:
+    def _read(self, label: str, *, prefixed: bool) -> tuple[str, str]:
         """The prefix of a word's label and what it says; an empty kind is none."""
         if label in OUTSIDE:
             return "", ""
-        if self._prefixed:
+        if prefixed:
             prefix, _, kind = label.partition("-")
             return prefix, kind
         joins = any(one in OUTSIDE for one in self.labels)
