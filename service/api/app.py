@@ -131,7 +131,6 @@ async def _lifespan(
     access: Access = app.state.access
     async with (
         service.device.running(),
-        _grpc(service, access, app.state.tracing),
         recovery.watching(),
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
@@ -139,11 +138,12 @@ async def _lifespan(
         background(_look_at_keys(keys), "keys"),
     ):
         if settings.workers > 1:
-            # They share one port.  A worker that is not ready must not take requests that a ready one could answer.
+            # They share the ports.  A worker that is not ready must not take requests that a ready one could answer.
             await _first(_ready(service), life.stopping.wait())
-        life.advance(State.SERVING)
-        yield
-        life.advance(State.DRAINING)
+        async with _grpc(service, access, app.state.tracing):
+            life.advance(State.SERVING)
+            yield
+            life.advance(State.DRAINING)
     life.advance(State.STOPPED)
     service.registry.close()
     service.encoding.close()

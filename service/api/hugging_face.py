@@ -106,6 +106,8 @@ async def infer(body: InferenceRequest, request: Request) -> Response:
     name = request.path_params.get("name")
     chosen = {"model": name}
     task = work.service.task_of(name) if name else None
+    if name and task is None:
+        raise work.service.registry.missing(name)
     if task in SHAPES and not isinstance(body.inputs, Question):
         return await SHAPES[task](work, body, chosen)
     if isinstance(body.inputs, Question):

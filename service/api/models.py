@@ -41,7 +41,7 @@ async def show_model(name: str, request: Request) -> dict[str, Any]:
     service: Service = request.app.state.service
     engines = [engine for engine in service.registry.engines() if engine.ref.name == name]
     if not engines:
-        raise service.registry.not_found(name)
+        raise service.registry.missing(name)
     versions = [
         engine.manifest.model_dump(mode="json")
         | {"device": str(engine.model.device), "token_budget": engine.budget, "served_precision": engine.precision}

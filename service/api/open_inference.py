@@ -118,7 +118,7 @@ def inference(
     """
     task = service.task_of(name)
     if task is None:
-        raise service.registry.not_found(name, version)
+        raise service.registry.missing(name, version)
     given = _inputs(service, body, binary)
     options = {key: value for key, value in body.parameters.items() if key not in IGNORED}
     if isinstance(options.get("priority"), int):

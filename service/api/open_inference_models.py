@@ -131,7 +131,7 @@ def _versions(service: Service, name: str, version: int | None) -> list[Engine]:
     engines = service.registry.named(name)
     found = [one for one in engines if version is None or one.ref.version == version]
     if not found:
-        raise service.registry.not_found(name, version)
+        raise service.registry.missing(name, version)
     return found
 
 

@@ -93,7 +93,7 @@ async def info(request: Request) -> dict[str, Any]:
     name = service.default_model(Classification)
     engines = service.registry.named(name)
     if not engines:
-        raise service.registry.not_found(name)
+        raise service.registry.missing(name)
     engine, settings = engines[-1], service.settings
     labels = engine.manifest.labels or []
     return {

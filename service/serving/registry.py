@@ -80,7 +80,7 @@ class Registry:
         # Who asked may leave: what is being loaded is kept all the same.
         await asyncio.shield(self._start(self.sync()))
         if not self.named(name):
-            raise self.not_found(name)
+            raise self.missing(name)
 
     def try_again(self) -> None:
         """At the next look, what failed too: somebody has asked another worker to load something."""
@@ -89,7 +89,7 @@ class Registry:
     async def unload(self, name: str) -> None:
         """Let ``name`` go once its requests are answered, until it is loaded again.  ModelNotFound."""
         if not self.named(name):
-            raise self.not_found(name)
+            raise self.missing(name)
         self.unloaded.add(name)
         async with self._syncing:
             self._retire(name, set())
@@ -262,12 +262,15 @@ class Registry:
         loaded = self._models.get(name)
         if loaded and (version is None or version in loaded):
             return loaded[max(loaded) if version is None else version]
-        if not self.synced:
-            raise Unavailable("the models are still being loaded; try again in a moment")
-        raise self.not_found(name, version)
+        raise self.missing(name, version)
 
-    def not_found(self, name: str, version: int | None = None) -> ModelNotFound:
-        """The one message for a model that is not there: what there is, and why this one is not."""
+    def missing(self, name: str, version: int | None = None) -> Unavailable | ModelNotFound:
+        """The one error for a model that is not there: what there is, and why this one is not.
+
+        Unavailable while models are loaded for the first time, for it may be among them.
+        """
+        if not self.synced:
+            return Unavailable("the models are still being loaded; try again in a moment")
         what = f"model {name[:100]!r}" if version is None else f"version {version} of model {name[:100]!r}"
         failed = [f"{ref}: {why}" for ref, why in self.failures.items() if ref.name == name]
         return ModelNotFound(

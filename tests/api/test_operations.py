@@ -22,6 +22,7 @@ from service.runtime.packing import Pack
 from service.settings import Settings
 from tests.conftest import hold_device, serving, speaking_to
 from tests.fakes import until
+from tests.system.conftest import free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +90,73 @@ async def test_ready_says_why_not_while_the_models_load(settings: Settings) -> N
     assert "loaded" in early.json()["reason"]
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
+
+
+INPUT = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["one"]}]}
+WHILE_LOADING: list[tuple[str, str, Any]] = [
+    ("POST", "/classify", {"inputs": "one"}),
+    ("POST", "/classify", {"inputs": "one", "model": "sentiment"}),
+    ("POST", "/qa", {"question": "who", "context": "one"}),
+    ("POST", "/embed", {"inputs": "one"}),
+    ("POST", "/fill-mask", {"inputs": "one [MASK]"}),
+    ("POST", "/tokens", {"inputs": "one"}),
+    ("POST", "/summarize", {"text": "one. two."}),
+    ("POST", "/choose", {"prompt": "one", "choices": ["a", "b"]}),
+    ("POST", "/explain", {"text": "one"}),
+    ("GET", "/models/sentiment", None),
+    ("GET", "/v2/models/sentiment", None),
+    ("GET", "/v2/models/sentiment/ready", None),
+    ("GET", "/v2/models/sentiment/versions/1", None),
+    ("GET", "/v2/models/sentiment/config", None),
+    ("POST", "/v2/models/sentiment/infer", INPUT),
+    ("POST", "/v2/models/sentiment/versions/1/infer", INPUT),
+    ("POST", "/models/sentiment", {"inputs": "one"}),
+    ("POST", "/models/tags", {"inputs": "one", "parameters": {"top_k": 2}}),
+    ("POST", "/", {"inputs": "one"}),
+    ("POST", "/predict", {"inputs": "one"}),
+    ("GET", "/info", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WHILE_LOADING)
+async def test_no_model_is_said_to_be_missing_while_the_models_load(
+    settings: Settings, method: str, path: str, body: Any
+) -> None:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), speaking_to(app) as client:
+        assert not app.state.service.registry.synced
+        early = await client.request(method, path, json=body)
+        await app.state.service.registry.wait()
+
+    assert early.status_code == 503, early.text
+    assert "loaded" in early.text
+    assert int(early.headers["retry-after"]) >= 1
+
+
+async def test_a_worker_takes_calls_of_grpc_once_it_is_ready(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shares the port with workers that may be ready already."""
+    port, may_be_ready = free_port(), asyncio.Event()
+    monkeypatch.setattr("service.api.app._ready", lambda service: may_be_ready.wait())
+    app = create_app(settings.model_copy(update={"workers": 2, "grpc_port": port, "host": "127.0.0.1"}))
+
+    async def listening() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
+
+    life = app.router.lifespan_context(app)
+    starting = asyncio.create_task(life.__aenter__())
+    await asyncio.sleep(0.2)
+    assert not await listening()
+    may_be_ready.set()
+    await starting
+    assert await listening()
+    await life.__aexit__(None, None, None)
 
 
 async def test_a_repository_without_models_is_alive_and_never_ready(settings: Settings, tmp_path: Path) -> None:
