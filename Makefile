@@ -10,7 +10,7 @@ DEVICE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 # torch on a host without a GPU: the pin names a build for the CPU where the index has one.
 TORCH ?= $(if $(filter gpu,$(DEVICE)),torch,torch==2.13.0)
 
-.PHONY: install serve test browser pictures site check fmt checkpoints-check images-check lock audit chaos soak bench gpu-check clean models models-gpu
+.PHONY: install serve test browser pictures site check fmt checkpoints-check images-check lock audit chaos soak bench cuda-trace gpu-check clean models models-gpu
 
 # An environment of another Python is made anew: packages of two in one folder fit neither.
 $(BIN)/.serving: pyproject.toml
@@ -101,13 +101,20 @@ bench: $(BIN)/.everything $(VENV)-peers/.done  ## packing, then the service agai
 $(VENV)-peers/.done: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)-peers && $(VENV)-peers/bin/pip install -q -r $< && touch $@
 
+# Outside the checkout's own environment: the CUDA provider of ONNX Runtime, and a stand-in for the card under it.
+STANDIN = $(abspath $(VENV)-cuda)
+cuda-trace: $(BIN)/.everything  ## without a GPU: what the CUDA path launches, copies, waits for and holds, and its answers
+	nice tests/cuda/build.sh $(STANDIN) $(BIN)/python
+	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m tests.cuda.check_standin | tail -n 1
+	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m pytest tests/cuda -rP | grep -Ev '^[_=-]+|^$$'
+
 gpu-check: $(BIN)/.everything  ## on a GPU host: answers as the CPU's, every operator on the GPU, tokens a second, no creep
 	$(BIN)/python -m pytest tests/runtime/test_cuda.py -v -rs
 	for model in $(wildcard model_repo/*/[0-9]*); do $(BIN)/python benchmarks/operators.py $$model --lengths 25 128 --device cuda || exit 1; done
 	$(BIN)/python benchmarks/device.py --device cuda --out runs/gpu
 
 clean:
-	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-kserve build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-transformers4 $(VENV)-kserve $(VENV)-cuda build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 models: $(BIN)/.everything  ## train and publish the shipped models: about two hours on two CPU cores with bfloat16
 	$(MAKE) -f model_repo/train.mk cpu BIN=$(BIN) DATA=$(DATA)

@@ -38,10 +38,11 @@ CLIENTS = 16  # of each process that asks
 PRODUCT = {"cuda": (16_384, 4096, 4096), "cpu": (512, 768, 3072)}
 
 
-def ceiling(device: Device, rounds: int = 20) -> float:
-    """Operations a second of one large product, in half precision on CUDA, with its operands on the device."""
+def ceiling(device: Device, precision: str, rounds: int = 20) -> float:
+    """Operations a second of one large product in ``precision``, with its operands on the device."""
     rows, inner, columns = PRODUCT[device.kind]
-    kind, number = (TensorProto.FLOAT16, np.float16) if device.kind == "cuda" else (TensorProto.FLOAT, np.float32)
+    half = precision == "float16"
+    kind, number = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
     draw = np.random.default_rng(0)
     weight = draw.standard_normal((inner, columns)).astype(number)
     graph = helper.make_graph(
@@ -135,10 +136,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     device = choose(options.device)
     with tempfile.TemporaryDirectory() as name:
-        make(Path(name))
+        make(Path(name), precision="auto")
         engine = load(Path(name) / "repository" / "sentiment" / "1", LoadOptions(device))
-        most = ceiling(device)
-        show({"device": card(device), "budget": engine.budget, "ceiling_tflop_per_s": round(most / 1e12, 2)})
+        wanted = {"cuda": "float16", "cpu": "float32"}[device.kind]
+        if engine.precision != wanted:
+            raise SystemExit(f"the model runs in {engine.precision}, not in {wanted}: {engine.manifest.precision}")
+        most = ceiling(device, engine.precision)
+        facts = {"device": card(device), "precision": engine.precision, "budget": engine.budget}
+        show(facts | {"ceiling_tflop_per_s": round(most / 1e12, 2)})
         rows = throughput(engine, device, most)
         rows.append(creep(engine, device, options.requests))
         report(options.out, "device", f"{card(device)}; {machine()}", rows)  # kept, should what follows fail

@@ -24,7 +24,7 @@ def newest(name: str) -> Path:
     return REPOSITORY / name / str(max(versions(REPOSITORY)[name]))
 
 
-def make(folder: Path, hidden: int = 768, layers: int = 12) -> Path:
+def make(folder: Path, hidden: int = 768, layers: int = 12, precision: str = "fp32") -> Path:
     """The folder of the checkpoint, with ``padded.onnx`` in it; beside it lies ours, in ``repository``."""
     checkpoint = folder / "checkpoint"
     tokenizer = Tokenizer.from_file(str(newest("sentiment") / "tokenizer.json"))
@@ -37,7 +37,7 @@ def make(folder: Path, hidden: int = 768, layers: int = 12) -> Path:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(checkpoint)
     shutil.copyfile(newest("sentiment") / "tokenizer.json", checkpoint / "tokenizer.json")
     export(model, checkpoint / "padded.onnx")
-    convert = ["convert", str(checkpoint), "--name", "sentiment", "--precision", "fp32"]
+    convert = ["convert", str(checkpoint), "--name", "sentiment", "--precision", precision]
     assert albert_serve([*convert, "--model-repo", str(folder / "repository")]) == 0
     return checkpoint
 

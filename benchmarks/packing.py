@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from service.conversion.builder import CPU
 from service.conversion.checkpoint import Checkpoint, read_checkpoint
-from service.conversion.graph import PARTS, Network, build
+from service.conversion.graph import Network, build
 from service.conversion.weights import FILE, WeightFile, serving_arrays
 from service.heads import Head
 from service.runtime.processor import current
@@ -77,9 +77,10 @@ def make_models(
 
 def packed_model(checkpoint: Checkpoint, folder: Path) -> Model:
     network = Network(checkpoint.shape, head=Head.POOLED, weights=WeightFile(folder, serving_arrays(checkpoint)))
-    for part in PARTS:
+    parts = ("embed", "layers", "head")
+    for part in parts:
         (folder / f"{part}.onnx").write_bytes(build(part, network, CPU).SerializeToString())
-    graphs = {part: (folder / f"{part}.onnx").read_bytes() for part in PARTS}
+    graphs = {part: (folder / f"{part}.onnx").read_bytes() for part in parts}
     weights = {FILE: (folder / FILE).read_bytes()}
     return Model(graphs, weights, choose("cpu"), layers=checkpoint.shape.num_hidden_layers, head=Head.POOLED)
 

@@ -30,6 +30,7 @@ NAV = [
     ]},
     {"Operate": [
         {"Promises, statuses, metrics": "docs/operations.md"}, {"In the cloud": "docs/cloud.md"},
+        {"On CUDA": "docs/cuda.md"},
         {"Kubernetes": "docs/kubernetes.md"}, {"Ray": "docs/ray.md"},
         {"What it costs": "docs/cost.md"},
         {"Settings, routes, commands": "docs/reference.md"}, {"Compatibility": "docs/compatibility.md"},

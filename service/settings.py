@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         "auto", description="Features of the processor: auto looks; none, or some of vnni,bfloat16, are taken for true "
         "instead, to run as another machine of a mixed fleet does.",
     )  # fmt: skip
-    cuda_memory_mb: int = Field(0, ge=0, description="Limit of each worker's CUDA arena in MiB; 0 sets none.")
+    cuda_memory_mb: int = Field(
+        0, ge=0, description="Limit in MiB of what a worker's models hold on a CUDA card, together; 0 sets none."
+    )
     classify_model: str = Field(
         "sentiment", description="The model of a /classify request that names none. Unless it is set, and where there "
         "is none of this name, the only classifier is it.",

@@ -110,6 +110,11 @@ def choose_device(settings: Settings) -> Device:
         processor.assume(settings.cpu_features)
     threads = settings.threads or max(1, processor.current().cores // settings.workers)
     device = choose_provider(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
+    if device.kind == "cuda" and settings.workers > 1:
+        log.warning(
+            "%d workers on one card: each holds a CUDA context and all models, and their steps take turns. Give one "
+            "worker a card", settings.workers,
+        )  # fmt: skip
     log.info("inference on %s (%s), %d CPU threads, %s", device, device.reason, threads, processor.current())
     return device
 

@@ -27,9 +27,12 @@ MAKERS: dict[str, Callable[[Graph, str], str]] = {
 def activated(graph: Graph, kind: str, x: str, matrix: str) -> str:
     """activation(x matrix + bias)"""
     if kind in OTHERS:
-        return MAKERS[kind](graph, graph.dense(x, matrix))
+        return graph.kernel(MAKERS[kind](graph, graph.kernel(graph.dense(x, matrix))))
     exact = kind in EXACT_GELU
     if graph.device == "cuda":
         fused = "BiasGelu" if exact else "FastGelu"
         return graph.add(fused, graph.matmul(x, matrix), graph.weight(f"{matrix}.bias"), domain=MICROSOFT)
-    return graph.add("Gelu", graph.dense(x, matrix), approximate="none" if exact else "tanh")
+    dense = graph.dense(x, matrix)
+    if graph.target.rounded:  # CUDA's product gives out before the one kernel of bias and function
+        dense = graph.add("Add", graph.kernel(graph.matmul(x, matrix)), graph.weight(f"{matrix}.bias"))
+    return graph.kernel(graph.add("Gelu", dense, approximate="none" if exact else "tanh"))

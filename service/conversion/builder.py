@@ -29,16 +29,21 @@ class Target:
 
     ``weight_bits``: with 7, a weight is -63 to 63, and the product is exact on every processor; with 8 it is -127 to
     127, and the product exact only where there is VNNI.
+
+    ``rounded``: computes in float32, and rounds weights and what each kernel of CUDA would give out to float16, as a
+    card does that adds up in float32.  ONNX Runtime's own float16 on the CPU leaves kernels together in float32.
     """
 
     device: Device
     precision: Precision
     int8: frozenset[str] = frozenset()
     weight_bits: WeightBits = 7
+    rounded: bool = False
 
 
 CPU = Target("cpu", "float32")
 CUDA = Target("cuda", "float16")
+ROUNDED = Target("cpu", "float16", rounded=True)
 
 
 class Graph:
@@ -47,11 +52,13 @@ class Graph:
     def __init__(self, weights: WeightFile, target: Target) -> None:
         self.target = target
         self.device = target.device
-        self.float = TensorProto.FLOAT16 if target.precision == "float16" else TensorProto.FLOAT
+        half = target.precision == "float16" and not target.rounded
+        self.float = TensorProto.FLOAT16 if half else TensorProto.FLOAT
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self._weights = weights
         self._casts: list[onnx.NodeProto] = []  # on initializers alone: folded away when the graph is loaded
+        self._cast: set[str] = set()
         self._count = 0
 
     def add(self, op: str, *inputs: str, domain: str = "", out: str | None = None, **attributes: object) -> str:
@@ -65,9 +72,23 @@ class Graph:
         """The initializer ``name`` in the precision of the device; the cast is folded away when the graph is loaded."""
         if name not in self.initializers:
             self.initializers[name] = self._weights.tensor(name)
-            if cast and self.initializers[name].data_type != self.float:
-                self._casts.append(helper.make_node("Cast", [name], [f"{name}.cast"], to=self.float))
-        return f"{name}.cast" if cast and self.initializers[name].data_type != self.float else name
+        stored = self.initializers[name].data_type
+        if not cast or (stored == self.float and not self.target.rounded):
+            return name
+        if f"{name}.cast" not in self._cast:
+            half = name
+            if self.target.rounded and stored != TensorProto.FLOAT16:
+                half = f"{name}.half"
+                self._casts.append(helper.make_node("Cast", [name], [half], to=TensorProto.FLOAT16))
+            self._casts.append(helper.make_node("Cast", [half], [f"{name}.cast"], to=self.float))
+            self._cast.add(f"{name}.cast")
+        return f"{name}.cast"
+
+    def kernel(self, x: str) -> str:
+        """``x``, which a kernel of CUDA gives out: rounded to float16 where the target does so."""
+        if not self.target.rounded:
+            return x
+        return self.add("Cast", self.add("Cast", x, to=TensorProto.FLOAT16), to=self.float)
 
     def constant(self, name: str, value: list[int]) -> str:
         return self._constant(name, TensorProto.INT64, [len(value)], value)
@@ -148,6 +169,6 @@ class Graph:
     def body(self) -> "Graph":
         """An empty graph for a Loop's body that shares this one's weights."""
         inner = Graph(self._weights, self.target)
-        inner.initializers, inner._casts = self.initializers, self._casts
+        inner.initializers, inner._casts, inner._cast = self.initializers, self._casts, self._cast
         inner._count = self._count = self._count + 1000  # names stay distinct from the outer graph's
         return inner

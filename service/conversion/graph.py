@@ -4,10 +4,11 @@
     layers:  hidden, a range of layers, a packing plan  -> hidden
     head:    hidden, for some the places that are read  -> logits, as ``Head`` says
 
-``layers`` holds each group's weights once and runs it in a Loop whose trip count is an input, so one graph serves
-every depth: it runs layers ``first`` to ``first + count``.  The dense operators see ``(tokens, hidden)`` and pad
-nothing.  Only attention knows of rows: on the CPU a Gather lays the tokens out as ``(rows, longest)`` and one takes
-them back; on CUDA ``PackedMultiHeadAttention`` reads packed tokens as they are.
+On the CPU ``layers`` holds each group's weights once and runs it in a Loop whose trip count is an input, so one graph
+serves every depth: it runs layers ``first`` to ``first + count``.  On CUDA a Loop costs copies and a wait a layer:
+``unrolled.py`` has the layers there.  The dense operators see ``(tokens, hidden)`` and pad nothing.  Only attention
+knows of rows: on the CPU a Gather lays the tokens out as ``(rows, longest)`` and one takes them back; on CUDA
+``PackedMultiHeadAttention`` reads packed tokens as they are.
 
 In int8 the matrices of the layer are multiplied in eight bits (``builder.py``); embeddings, their map, and the head
 stay in float.
@@ -22,12 +23,12 @@ import onnx
 from onnx import TensorProto, helper
 
 from ..heads import Head
+from ..runtime.cuda import ranges
 from .activations import activated
 from .builder import CPU, MICROSOFT, Graph, Target
 from .shape import Shape
 from .weights import WeightFile
 
-PARTS = ("embed", "layers", "head")
 _OPSETS = {"cpu": 21, "cuda": 20}  # 21 has QuantizeLinear with a scale a row
 
 
@@ -57,7 +58,7 @@ def model_of(graph: onnx.GraphProto, target: Target = CPU) -> onnx.ModelProto:
     return model
 
 
-def _ints(name: str, *dims: str | int) -> onnx.ValueInfoProto:
+def ints(name: str, *dims: str | int) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, TensorProto.INT32, dims)
 
 
@@ -67,14 +68,15 @@ def _embed(graph: Graph, network: Network) -> onnx.GraphProto:
     rows = [graph.add("Gather", graph.weight(table, cast=False), index) for table, index in tables]
     if graph.initializers["embed.word"].data_type != graph.float:
         rows = [graph.add("Cast", row, to=graph.float) for row in rows]
-    total = graph.add("Add", graph.add("Add", rows[0], rows[2]), rows[1])
+    word, position, kind = map(graph.kernel, rows)
+    total = graph.kernel(graph.add("Add", graph.kernel(graph.add("Add", word, kind)), position))
     normed = graph.add(
         "LayerNormalization", total, graph.weight("embed.norm.weight"), graph.weight("embed.norm.bias"),
         epsilon=network.shape.layer_norm_eps, axis=-1,
     )  # fmt: skip
-    hidden = graph.dense(normed, "embed.up")
+    hidden = graph.kernel(graph.dense(graph.kernel(normed), "embed.up"))
     graph.add("Identity", hidden, out="hidden")
-    inputs = [_ints(name, "tokens") for name in ("ids", "positions", "types")]
+    inputs = [ints(name, "tokens") for name in ("ids", "positions", "types")]
     return graph.graph("embed", inputs, [hidden_info("hidden", graph, network)])
 
 
@@ -95,27 +97,22 @@ def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
         graph.nodes.append(helper.make_node("Loop", [trips, true.name, hidden], [out], body=body))
         hidden = out
     graph.add("Identity", hidden, out="out")
-    plan = (
-        [_ints("slots", "rows", "longest"), _ints("tokens_at", "tokens"), _ints("lengths", "rows")]
-        if graph.device == "cpu"
-        else [_ints("token_offset", "rows", "longest"), _ints("cumulative", "rows_and_one")]
-    )
+    plan = [ints("slots", "rows", "longest"), ints("tokens_at", "tokens"), ints("lengths", "rows")]
     scalars = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("first", "count")]
     inputs = [hidden_info("hidden", graph, network), *scalars, *plan]
     return graph.graph("layers", inputs, [hidden_info("out", graph, network)])
 
 
 def group_ranges(shape: Shape) -> list[tuple[int, int]]:
-    """The layers, half open, that each group runs: layer i belongs to group int(i / (layers / groups))."""
-    owners = [int(i / (shape.num_hidden_layers / shape.num_hidden_groups)) for i in range(shape.num_hidden_layers)]
-    return [(owners.index(g), len(owners) - owners[::-1].index(g)) for g in range(shape.num_hidden_groups)]
+    """The layers, half open, that each group runs."""
+    return ranges(shape.num_hidden_layers, shape.num_hidden_groups)
 
 
 def _loop_body(graph: Graph, network: Network, group: int) -> onnx.GraphProto:
     body = graph.body()
     x = entering = f"entering_{group}"
     for inner in range(network.shape.inner_group_num):
-        x = _layer(body, network.shape, f"layer.{group}.{inner}", x)
+        x = one_layer(body, network.shape, f"layer.{group}.{inner}", x)
     leaving = body.add("Identity", x)
     return one_group(body, group, [hidden_info(entering, graph, network)], [hidden_info(leaving, graph, network)])
 
@@ -133,7 +130,7 @@ def one_group(
     return helper.make_graph(body.nodes, f"group_{group}", inputs + entering, outputs + leaving)
 
 
-def _layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
+def one_layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
     """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden)."""
     return after_attention(graph, shape, name, _attention(graph, shape, name, x), x)
 
@@ -146,19 +143,22 @@ def after_attention(graph: Graph, shape: Shape, name: str, attended: str, x: str
 
 
 def _attention(graph: Graph, shape: Shape, name: str, x: str) -> str:
-    qkv = graph.matmul(x, f"{name}.qkv")  # (tokens, 3 hidden)
-    bias = graph.weight(f"{name}.qkv.bias")
     heads, size = shape.num_attention_heads, shape.hidden_size
     if graph.device == "cuda":
-        q, k, v = _split(graph, qkv, axis=1)
+        # With a bias of its own the operator lays rows x longest out in its workspace; without, it reads what is there.
+        q, k, v = _split(graph, graph.dense(x, f"{name}.qkv"), axis=1)
         return graph.add(
-            "PackedMultiHeadAttention", q, k, v, bias, "token_offset", "cumulative", domain=MICROSOFT, num_heads=heads
+            "PackedMultiHeadAttention", q, k, v, "", "token_offset", "cumulative", domain=MICROSOFT, num_heads=heads
         )
+    bias = graph.weight(f"{name}.qkv.bias")
+    qkv = graph.matmul(x, f"{name}.qkv")  # (tokens, 3 hidden)
+    if graph.target.rounded:  # as CUDA adds it before
+        qkv, bias = graph.kernel(graph.add("Add", qkv, bias)), ""
     padded = graph.add("Gather", qkv, "slots")  # (rows, longest, 3 hidden)
     q, k, v = _split(graph, padded, axis=2)
     rows = graph.add("MultiHeadAttention", q, k, v, bias, "lengths", domain=MICROSOFT, num_heads=heads)
     flat = graph.add("Reshape", rows, graph.constant("flat", [-1, size]))  # (rows * longest, hidden)
-    return graph.add("Gather", flat, "tokens_at")  # (tokens, hidden)
+    return graph.kernel(graph.add("Gather", flat, "tokens_at"))  # (tokens, hidden)
 
 
 def _split(graph: Graph, x: str, axis: int) -> tuple[str, str, str]:
@@ -176,8 +176,12 @@ def _projected(graph: Graph, shape: Shape, x: str, matrix: str, skip: str, norm:
             domain=MICROSOFT, epsilon=shape.layer_norm_eps,
         )  # fmt: skip
     # On the CPU the one operator takes five times as long as these two (benchmarks/operators.py).
-    total = graph.add("Add", graph.dense(x, matrix), skip)
-    return graph.add("LayerNormalization", total, scale, shift, epsilon=shape.layer_norm_eps, axis=-1)
+    if graph.target.rounded:
+        dense = graph.add("Add", graph.kernel(graph.matmul(x, matrix)), graph.weight(f"{matrix}.bias"))
+    else:
+        dense = graph.dense(x, matrix)
+    total = graph.add("Add", dense, skip)
+    return graph.kernel(graph.add("LayerNormalization", total, scale, shift, epsilon=shape.layer_norm_eps, axis=-1))
 
 
 def _head(graph: Graph, network: Network) -> onnx.GraphProto:
@@ -186,24 +190,28 @@ def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     if network.head in (Head.POOLED, Head.MASKS):
         name, rows = ("starts", "rows") if network.head is Head.POOLED else ("places", "places")
         x = graph.add("Gather", "hidden", name)  # the [CLS] of each row, or each [MASK]
-        inputs.append(_ints(name, rows))
+        inputs.append(ints(name, rows))
     logits = HEADS[network.head](graph, network, x)
-    graph.add("Cast", logits, out="logits", to=TensorProto.FLOAT)
+    graph.add("Cast", graph.kernel(logits), out="logits", to=TensorProto.FLOAT)
     return graph.graph("head", inputs, [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (rows, None))])
 
 
 def _vocabulary(graph: Graph, network: Network, x: str) -> str:
     """The head of masked language modelling; its last matrix is the table of word embeddings, turned."""
     active = activated(graph, network.shape.hidden_act, x, "head.dense")
-    normed = graph.add(
+    normed = graph.kernel(graph.add(
         "LayerNormalization", active, graph.weight("head.norm.weight"), graph.weight("head.norm.bias"),
         epsilon=network.shape.layer_norm_eps, axis=-1,
-    )  # fmt: skip
+    ))  # fmt: skip
     return graph.add("Gemm", normed, graph.weight("embed.word"), graph.weight("head.out.bias"), transB=1)
 
 
+def _pooled(graph: Graph, x: str) -> str:
+    return graph.kernel(graph.add("Tanh", graph.kernel(graph.dense(x, "head.pool"))))
+
+
 HEADS: dict[Head, Callable[[Graph, Network, str], str]] = {
-    Head.POOLED: lambda graph, network, x: graph.dense(graph.add("Tanh", graph.dense(x, "head.pool")), "head.out"),
+    Head.POOLED: lambda graph, network, x: graph.dense(_pooled(graph, x), "head.out"),
     Head.TOKENS: lambda graph, network, x: graph.dense(x, "head.out"),
     Head.MASKS: _vocabulary,
     Head.STATES: lambda graph, network, x: x,

@@ -6,6 +6,7 @@ but the feed-forward part's input: the ones that suffer first go first.  Weights
 eight: they serve every processor alike.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +24,10 @@ from ..runtime.providers import Device, choose
 from ..serving.engine import Engine
 from ..serving.loading import assemble, choose_precision, make_attention, make_model, make_task
 from ..types import Sequence
-from .builder import CPU, LAYER_MATRICES, Target, WeightBits
-from .graph import PARTS, Network, build
+from .builder import CPU, LAYER_MATRICES, ROUNDED, Target, WeightBits
+from .graph import Network, build
+from .unrolled import build_layers, build_tensors, counts
+from .verify import TOLERANCE, difference
 
 BITS: tuple[WeightBits, ...] = (7, 8)
 INT8 = tuple(
@@ -65,16 +68,28 @@ def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
     """Eight bits come with the same layers in float32 beside them."""
-    names: dict[str, str | int] = {part: f"{part}.{target.device}.onnx" for part in PARTS}
-    for part in PARTS:
-        write_graph(build(part, network, target), folder / str(names[part]))
-    exact = folder / f"layers.{target.device}.float32.onnx"
-    exact.unlink(missing_ok=True)
+    names: dict[str, Any] = {part: f"{part}.{target.device}.onnx" for part in ("embed", "head")}
+    for part in ("embed", "head"):
+        write_graph(build(part, network, target), folder / names[part])
+    names |= _unrolled(network, folder, target) if target.device == "cuda" else {"layers": "layers.cpu.onnx"}
+    if target.device == "cpu":
+        write_graph(build("layers", network, target), folder / names["layers"])
+    exact = folder / "layers.cpu.float32.onnx"
+    if target.device == "cpu":
+        exact.unlink(missing_ok=True)
     if target.int8:
         write_graph(build("layers", network, CPU), exact)
         names["float32_layers"] = exact.name
         names["weight_bits"] = target.weight_bits
     return Graphs.model_validate({"precision": target.precision} | names)
+
+
+def _unrolled(network: Network, folder: Path, target: Target) -> dict[str, Any]:
+    files = {count: f"layers.cuda.{count}.onnx" for count in counts(network.shape.num_hidden_layers)}
+    for count, name in files.items():
+        write_graph(build_layers(network, target, count), folder / name)
+    write_graph(build_tensors(network, target), folder / "tensors.cuda.onnx")
+    return {"tensors": "tensors.cuda.onnx", "unrolled": files}
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
@@ -86,18 +101,37 @@ def lowered(folder: Path, manifest: Manifest, network: Network, wish: str, gate:
     """The manifest with graphs in the precision of ``wish``; the files in ``folder`` are then those that it names.
 
     auto: on the CPU the fastest that passes, on CUDA float16 if it does.  int8, fp16: that one, or QualityError.  fp32:
-    nothing lower anywhere.  Without a gate auto keeps what it has: float32 on the CPU, and on CUDA float16, which
-    ``verify`` holds to its tolerance there.
+    nothing lower anywhere.  With a gate or without, CUDA has float16 only where rounding every kernel's output to it
+    keeps the logits within ``verify``'s tolerance: what overflows there would answer nonsense on a card.
     """
     if wish == "fp32":
         return _with(folder, manifest, network, Target("cuda", "float32"))
+    manifest = rounded(folder, manifest, network)
+    if manifest.graphs["cuda"].precision == "float32" and wish == "fp16":
+        raise QualityError(f"fp16 cannot be published: {manifest.precision['rounding']['why']}; publish fp32")
     if gate is None:
         return manifest
     trial = _Trial(folder, manifest, network, gate)
     manifest = trial.half(must=wish == "fp16")
     if wish != "fp16":
         manifest = trial.eight_bits(manifest, must=wish == "int8")
-    return manifest.model_copy(update={"precision": trial.report})
+    return manifest.model_copy(update={"precision": trial.report | manifest.precision})
+
+
+def rounded(folder: Path, manifest: Manifest, network: Network) -> Manifest:
+    """With CUDA's graphs in float32 where float16 is too coarse or overflows, and what was seen."""
+    exact = staged_engine(folder, manifest, exact=True)
+    trial = _with(folder, manifest, network, ROUNDED)
+    worst, most = difference(exact, staged_engine(folder, trial)), TOLERANCE["float16"]
+    manifest = _with(folder, manifest, network, CPU)
+    if worst <= most:
+        return manifest.model_copy(
+            update={"precision": {"rounding": {"difference": round(worst, 5), "tolerance": most}}}
+        )
+    off = f"are off by {worst:.2g} of the largest" if math.isfinite(worst) else "overflow"
+    why = f"rounded to float16 as CUDA does, the logits {off}"
+    report = {"cuda": "float32", "rounding": {"why": why, "tolerance": most}}
+    return _with(folder, manifest, network, Target("cuda", "float32")).model_copy(update={"precision": report})
 
 
 class _Trial:
@@ -111,8 +145,10 @@ class _Trial:
         self.report: dict[str, Any] = {"gate_points": gate.points, "float32": entry, "tried": []}
 
     def half(self, *, must: bool) -> Manifest:
-        """CUDA's graphs in float16 if its rounding keeps the score; seen on the CPU, which computes it slowly."""
-        _, lost, _ = self._try(self._start, Target("cpu", "float16"))
+        """CUDA's graphs in float16 if its rounding keeps the score; seen on the CPU, which rounds as CUDA does."""
+        if self._start.graphs["cuda"].precision == "float32":
+            return self._start
+        _, lost, _ = self._try(self._start, ROUNDED)
         manifest = _with(self._folder, self._start, self._network, CPU)
         self.report["cuda"] = "float16"
         if lost <= self._gate.points:

@@ -5,6 +5,7 @@ sequence alone, then all of them in mixed batches.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence as Seq
 from dataclasses import asdict
 from typing import Any
@@ -62,6 +63,15 @@ def verify(engine: Engine, checkpoint: Checkpoint) -> dict[str, Any]:
     report |= {"max_difference_of_attention": _attention(engine, original, rows)} if engine.manifest.attention else {}
     _judge(report)
     return report
+
+
+def difference(engine: Engine, other: Engine) -> float:
+    """The largest difference of a logit of ``other``, as in ``verify``; infinite where one is no number."""
+    questions = _questions(engine)
+    rows = [row for question in questions for row in question.sequences] if questions else _texts(engine)
+    wanted, found = ([one.run([row])[0] for row in rows] for one in (engine, other))
+    worst = _worst(_values(engine, wanted), _values(engine, found))
+    return worst if np.isfinite(worst) else math.inf
 
 
 def _attention(engine: Engine, original: Any, rows: Seq[Sequence]) -> float:

@@ -72,27 +72,38 @@ def _layer(source: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class WeightFile:
-    """Writes ``weights.bin`` and hands out tensors that point into it."""
+    """Hands out tensors that point into ``weights.bin``, which it writes."""
 
     def __init__(self, folder: Path, arrays: Mapping[str, Array]) -> None:
         self.path = folder / FILE
-        self._places: dict[str, tuple[int, Array]] = {}
+        self._tensors: dict[str, onnx.TensorProto] = {}
         with self.path.open("wb") as file:
             for name, array in arrays.items():
                 file.write(b"\0" * (-file.tell() % ALIGNMENT))
-                self._places[name] = (file.tell(), array)
+                self._tensors[name] = _pointer(name, array, file.tell())
                 file.write(np.ascontiguousarray(array).tobytes())
 
-    @property
-    def half(self) -> bool:
-        return any(array.dtype == np.float16 for _, array in self._places.values())
+    @classmethod
+    def of(cls, folder: Path, tensors: Mapping[str, onnx.TensorProto]) -> "WeightFile":
+        """The file that is there already, by the tensors that point into it."""
+        there = cls.__new__(cls)
+        there.path, there._tensors = folder / FILE, dict(tensors)
+        return there
+
+    def names(self, prefix: str) -> list[str]:
+        return sorted(name for name in self._tensors if name.startswith(prefix))
 
     def tensor(self, name: str) -> onnx.TensorProto:
         """The initializer ``name``, its data left in the file (ONNX external data)."""
-        offset, array = self._places[name]
-        kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", FILE), ("offset", offset), ("length", array.nbytes)):
-            tensor.external_data.add(key=key, value=str(value))
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(self._tensors[name])
         return tensor
+
+
+def _pointer(name: str, array: Array, offset: int) -> onnx.TensorProto:
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    tensor = onnx.TensorProto(name=name, data_type=kind, dims=array.shape)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", FILE), ("offset", offset), ("length", array.nbytes)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor

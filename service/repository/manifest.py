@@ -27,18 +27,29 @@ class Graphs(_Part):
 
     Beside int8, ``float32_layers`` are the same layers in float32: what other devices are compared with.  Its weights
     have ``weight_bits``: products of seven are exact on every processor, those of eight where there is VNNI.
+
+    The layers are one graph of any number of them, ``layers``, or, on CUDA, one for each of some numbers, ``unrolled``,
+    whose weights ``tensors`` gives out.
     """
 
     precision: Literal["float32", "float16", "int8"]
     weight_bits: Literal[7, 8] = 8
     embed: FileName
-    layers: FileName
     head: FileName
+    layers: FileName | None = None
     float32_layers: FileName | None = None
+    tensors: FileName | None = None
+    unrolled: dict[int, FileName] = {}
 
     def files(self) -> list[str]:
-        given = (self.embed, self.layers, self.head, self.float32_layers)
+        given = (self.embed, self.layers, self.head, self.float32_layers, self.tensors, *self.unrolled.values())
         return [name for name in given if name is not None]
+
+    @model_validator(mode="after")
+    def _layered(self) -> "Graphs":
+        if self.layers is None and (self.tensors is None or 1 not in self.unrolled):
+            raise ValueError("wanted layers, or tensors and unrolled with a graph of 1 layer")
+        return self
 
 
 class Exits(_Part):

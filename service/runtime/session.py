@@ -35,7 +35,7 @@ LOST = re.compile(
 class Hidden:
     """The hidden state of a pack between layers, (tokens, hidden), and how many layers it has been through.
 
-    ``value`` stays where the device keeps it: an array on the CPU, an OrtValue on CUDA.
+    ``value`` stays where the device keeps it: an array on the CPU, an OrtValue on CUDA (``cuda.py``).
     """
 
     value: Any
@@ -43,7 +43,7 @@ class Hidden:
 
 
 class Model:
-    """Runs one model on one device.  Not for two threads at once: the device's worker is its only caller.
+    """Runs one model on the CPU.  Not for two threads at once: the device's worker is its only caller.
 
     ``graphs`` holds the graphs by part (embed, layers, head) and ``weights`` the files that they name, by name: as
     bytes, so that what happens to the files later touches nothing that runs.  ``layers`` is the full depth.
@@ -55,7 +55,6 @@ class Model:
         self.device = device
         self.depth = layers
         self._head = head
-        self._stays = device.kind == "cuda"  # what comes out, there
         self._sessions = {part: open_session(part, graph, weights, device) for part, graph in graphs.items()}
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
@@ -65,7 +64,7 @@ class Model:
 
     def pack(self, rows: Seq[Sequence]) -> Pack:
         """``rows`` as this model's device likes them."""
-        return Pack.of(rows, rounded=self.device.kind == "cuda")
+        return Pack.of(rows)
 
     def embed(self, pack: Pack) -> Hidden:
         return Hidden(self._call("embed", {"ids": pack.ids, "positions": pack.positions, "types": pack.types}))
@@ -73,40 +72,50 @@ class Model:
     def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
         """Through the next ``layers`` layers."""
         span = {"first": np.array(hidden.depth, dtype=np.int64), "count": np.array(layers, dtype=np.int64)}
-        plan = (
-            {"token_offset": pack.token_offset, "cumulative": pack.cu_seqlens}
-            if self.device.kind == "cuda"
-            else {"slots": pack.gather_index, "tokens_at": pack.scatter_index, "lengths": pack.lengths}
-        )
+        plan = {"slots": pack.gather_index, "tokens_at": pack.scatter_index, "lengths": pack.lengths}
         return Hidden(self._call("layers", {"hidden": hidden.value} | span | plan), hidden.depth + layers)
 
     def head(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
         """Logits of ``rows``, or of all, as ``Head`` says.  Any depth may be asked."""
         if self._head is Head.POOLED:
             starts = pack.starts[: pack.real] if rows is None else pack.starts[list(rows)]
-            return list(_host(self._call("head", {"hidden": hidden.value, "starts": starts})))
+            return list(self._call("head", {"hidden": hidden.value, "starts": starts}))
         if self._head is Head.MASKS:
             places = pack.masks(range(pack.real) if rows is None else rows)
             return np.split(self._words(hidden, np.concatenate(places)), np.cumsum(list(map(len, places)))[:-1])
         if self._head is Head.STATES:
-            states = pack.split(_host(self._call("head", {"hidden": hidden.value})))
+            states = pack.split(self._call("head", {"hidden": hidden.value}))
             return [mean_and_first(states[index]) for index in (range(pack.real) if rows is None else rows)]
-        logits = pack.split(_host(self._call("head", {"hidden": hidden.value})))
+        logits = pack.split(self._call("head", {"hidden": hidden.value}))
         return logits if rows is None else [logits[index] for index in rows]
 
     def _words(self, hidden: Hidden, places: Ints) -> Floats:
         parts = [places[start : start + SLICE] for start in range(0, len(places), SLICE)]
-        found = [_host(self._call("head", {"hidden": hidden.value, "places": part})) for part in parts]
+        found = [self._call("head", {"hidden": hidden.value, "places": part}) for part in parts]
         return np.concatenate([best_words(logits) for logits in found])
 
     def states(self, hidden: Hidden, pack: Pack) -> list[Any]:
         """Each row's part of the hidden state, (tokens of the row, hidden), in the host's memory."""
-        return pack.split(_host(hidden.value))
+        return pack.split(host(hidden.value))
+
+    def keep(self, hidden: Hidden, pack: Pack, rows: Seq[int]) -> list[Any]:
+        """The states of ``rows``, in their order, that outlive the pack; for ``resume``."""
+        states = pack.split(hidden.value)
+        return [states[row].copy() for row in rows]
+
+    def resume(self, pack: Pack, new: Seq[Sequence], kept: Seq[Any], depth: int) -> Hidden:
+        """The hidden state of ``pack``, whose rows are ``new`` ones, embedded now, and then those that were ``kept``.
+
+        Their depths may differ; ``depth`` is that of the layers that the next ``advance`` runs first.
+        """
+        entering = self.pack(new) if new else None
+        begun = self.states(self.embed(entering), entering) if entering else []
+        return Hidden(pack.join([*begun, *kept]), depth)
 
     def _call(self, part: str, feeds: dict[str, Any]) -> Any:
-        session = self._sessions[part]
+        """The output of one graph; of the head, in the host's memory."""
         try:
-            return _bound(session, feeds, self.device) if self._stays else session.run(None, feeds)[0]
+            return self._sessions[part].run(None, feeds)[0]
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             raise translated(part, str(error)) from error
 
@@ -120,24 +129,8 @@ def translated(part: str, text: str) -> ServiceError:
     return InferenceFailed(f"{part}: {text}")
 
 
-def _host(value: Any) -> npt.NDArray[Any]:
+def host(value: Any) -> npt.NDArray[Any]:
     return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
-
-
-def _bound(session: ort.InferenceSession, feeds: dict[str, Any], device: Device) -> Any:
-    """Inputs from wherever they are, the output left on the device: hidden states never cross the bus.
-
-    Buffers come from the device's arena, which packs of rounded sizes ask for the same pieces again and again.
-    """
-    binding = session.io_binding()
-    for name, value in feeds.items():
-        if isinstance(value, np.ndarray):
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        else:
-            binding.bind_ortvalue_input(name, value)
-    binding.bind_output(session.get_outputs()[0].name, device.kind, device.index)
-    session.run_with_iobinding(binding)
-    return binding.get_outputs()[0]
 
 
 def open_session(part: str, graph: bytes, weights: Mapping[str, bytes], device: Device) -> ort.InferenceSession:
@@ -149,9 +142,15 @@ def open_session(part: str, graph: bytes, weights: Mapping[str, bytes], device: 
     # All models share one pool of threads: pools of their own would spin against each other for the same cores.
     options.use_per_session_threads = False
     options.log_severity_level = 3
+    if device.kind == "cuda":
+        # The arena of the process, which its limit is for.  Plans of memory, one a size, would hold more.
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        options.enable_mem_pattern = False
     try:
         session = ort.InferenceSession(graph, options, providers=device.providers)
     except Exception as error:
+        if OUT_OF_MEMORY.search(str(error)) or LOST.search(str(error)):
+            raise translated(part, str(error)) from error
         raise RepositoryError(f"the graph {part!r} cannot be loaded: {error}. Convert the model again.") from error
     if device.kind == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
         raise DeviceError(f"{part}: ONNX Runtime fell back to the CPU. Its own log, just above, names what it misses.")

@@ -38,8 +38,8 @@ PROBE_TOKENS = 8
 class Engine:
     """A model that answers, with its facts.  ``budget`` is in tokens a step, ``precision`` the one that really runs.
 
-    ``run``, ``step``, ``profile_run`` and ``probe`` belong to the device's thread.  ``remake`` makes its model anew,
-    ``open_attention`` the graph that gives attention out: nothing of it is loaded before somebody asks.
+    ``run``, ``step``, the runs for timing and ``probe`` belong to the device's thread.  ``remake`` makes its model
+    anew, ``open_attention`` the graph that gives attention out: nothing of it is loaded before somebody asks.
     """
 
     manifest: Manifest
@@ -89,6 +89,15 @@ class Engine:
     def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
         """Through the first ``depth`` layers and the head, none leaving early; for timing."""
         self._through(replace(self.stepping.without_early_exit(), layers=depth), rows, check_interval)
+
+    def regroup_run(self, rows: Seq[Sequence], *, regrouped: bool) -> None:
+        """Into the first layer; where ``regrouped``, half of them then go on without the others.  For timing."""
+        pack = self.model.pack(rows)
+        hidden = self.model.embed(pack)
+        if regrouped:
+            half = range(0, len(rows), 2)
+            stayed = [rows[index] for index in half]
+            self.model.resume(self.model.pack(stayed), [], self.model.keep(hidden, pack, half), 0)
 
     def probe(self) -> None:
         """Run a sequence that cannot fail on a device that works; raises where it fails."""

@@ -15,6 +15,7 @@ from ..heads import TASKS
 from ..repository.manifest import Graphs, Manifest
 from ..repository.store import read_files, read_manifest
 from ..runtime.attention import AttentionModel
+from ..runtime.cuda import CudaModel, ranges
 from ..runtime.memory import give_back
 from ..runtime.processor import current
 from ..runtime.providers import Device
@@ -30,12 +31,15 @@ from ..tasks.text import Tokenizer
 from ..tasks.token_classification import TokenClassification
 from .engine import Engine, Task
 from .stepping import Stepping
-from .warmup import as_fast, measure_budget, measure_layers
+from .warmup import as_fast, exits_pay, fit_budget, measure_budget, measure_layers, measure_regrouping
 
 log = logging.getLogger(__name__)
 Files = Mapping[str, bytes]
 Run = Callable[[Callable[[], Any]], Any]
 Precision = Literal["auto", "int8", "float32"]
+# On CUDA a step's rows times its longest are bounded a token: so much of a packing plan crosses the bus, and kernels of
+# attention that keep the scores lay them out.
+PLACES = 16
 PADDED = 0.03  # more work than this in padded attention, and a row waits for a step of its like
 
 
@@ -63,7 +67,7 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
     engine = assemble(manifest, make_task(files, manifest), make_model(files, manifest, device, precision), precision)
     if not options.early_exit:
         engine.stepping = replace(engine.stepping, exits=None)
-    engine.padding = attention_padding(manifest) if device.kind == "cpu" else math.inf
+    engine.padding = attention_padding(manifest) if device.kind == "cpu" else float(PLACES * manifest.max_length)
     if precision == "int8" and options.precision == "auto" and not current().vnni:
         _prefer_floats(engine, files, device, device_run)
     served = engine.precision
@@ -73,10 +77,25 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
         log.warning("%s runs in %s, its graphs are in %s: %s", folder, served, graphs.precision, _why(graphs, options))
     measured = measure_budget(engine, device, device_run)
     engine.set_budget(options.budget or measured)
+    if device.kind == "cuda":
+        engine.set_budget(fit_budget(engine, engine.budget, PLACES, device_run))
+        _choose_exits(engine, device_run)
     layers = options.layers_per_check or measure_layers(engine, engine.budget, device_run)
     engine.stepping = replace(engine.stepping, layers_per_check=layers if layers < manifest.layers else 0)
     give_back()
     return engine
+
+
+def _choose_exits(engine: Engine, device_run: Run) -> None:
+    """Early exits where they pay: on a card each question to the head is a wait, and layers are cheap."""
+    if engine.stepping.exits is None:
+        return
+    regrouping = measure_regrouping(engine, engine.budget, device_run)
+    engine.stepping = replace(engine.stepping, regrouping=regrouping)
+    plain = replace(engine, stepping=replace(engine.stepping, exits=None))
+    if not exits_pay(engine, plain, engine.budget, device_run):
+        log.info("%s runs all its layers: leaving early would not be faster on this device", engine.ref)
+        engine.stepping = plain.stepping
 
 
 def choose_precision(graphs: Graphs, wanted: Precision = "auto") -> str:
@@ -160,12 +179,16 @@ MAKERS: dict[str, Callable[[Tokenizer, Manifest], Task]] = {
 def make_model(files: Files, manifest: Manifest, device: Device, precision: str) -> Model:
     """``precision`` "float32" takes the layers in float32 where those of the graphs are in eight bits."""
     graphs = _graphs(manifest, device)
-    chosen = {part: getattr(graphs, part) for part in ("embed", "layers", "head")}
-    if graphs.float32_layers and precision == "float32":
-        chosen["layers"] = graphs.float32_layers
-    weights = _weights(files, manifest)
-    parts = {part: files[name] for part, name in chosen.items()}
-    return Model(parts, weights, device, layers=manifest.layers, head=TASKS[manifest.task].head)
+    weights, head = _weights(files, manifest), TASKS[manifest.task].head
+    parts = {"embed": files[graphs.embed], "head": files[graphs.head]}
+    if device.kind == "cuda":
+        unrolled = {count: files[name] for count, name in graphs.unrolled.items()}
+        parts["tensors"] = files[str(graphs.tensors)]
+        spans = ranges(manifest.layers, manifest.architecture["num_hidden_groups"])
+        return CudaModel(parts, unrolled, weights, device, spans=spans, head=head)
+    parts["layers"] = files[str(graphs.float32_layers if precision == "float32" and graphs.float32_layers
+                                else graphs.layers)]  # fmt: skip
+    return Model(parts, weights, device, layers=manifest.layers, head=head)
 
 
 def make_attention(files: Files, manifest: Manifest) -> AttentionModel:
@@ -187,5 +210,9 @@ def _graphs(manifest: Manifest, device: Device) -> Graphs:
     if graphs is None:
         raise DeviceError(
             f"{manifest.name}/{manifest.version} has no graphs for {device.kind}; convert the checkpoint again"
+        )
+    if device.kind == "cuda" and not graphs.unrolled:
+        raise DeviceError(
+            f"{manifest.name}/{manifest.version} has graphs for cuda of an older form; convert the checkpoint again"
         )
     return graphs

@@ -45,7 +45,8 @@ class Stepping:
 
     ``mixes``: all layers are one, so that sequences of different depths share a batch step.  ``layers_per_check``:
     after how few layers of a full budget the queue may be looked at without being slower by much; 0, after all.
-    ``mean_depth``: where ``exits`` are expected on average.
+    ``mean_depth``: where ``exits`` are expected on average.  ``regrouping``: what it costs to take those that leave out
+    of a step, in layers of the step.
     """
 
     layers: int
@@ -54,6 +55,7 @@ class Stepping:
     exits: ExitPolicy | None = None
     mean_depth: float = 0.0
     temperature: float = 1.0
+    regrouping: float = 0.0
 
     def batch_key(self, one: Progress) -> int:
         """Only sequences of one key share a batch step."""
@@ -76,7 +78,16 @@ class Stepping:
 
     def end(self, group: Seq[Progress]) -> int:
         """How many layers ``group`` may run until the first of them may leave."""
-        return min(self._next_exit(one) - one.depth for one in group)
+        return min(self._next_exit(one) - one.depth for one in group if one.logits is None)
+
+    def worth_ending(self, group: Seq[Progress]) -> bool:
+        """Is a step over because some of ``group`` are done?  Where the layers that it would run for nothing cost more
+        than to go on without them."""
+        going = [one for one in group if one.logits is None]
+        if not going or len(going) == len(group):
+            return not going
+        left, done = self.layers - going[0].depth, sum(len(one) for one in group if one.logits is not None)
+        return done * left >= self.regrouping * sum(map(len, group))
 
     def without_early_exit(self) -> "Stepping":
         """The same with no sequence confident enough to leave; the head still runs at every depth."""
@@ -105,7 +116,7 @@ class Stepping:
 def advance(
     model: Model, stepping: Stepping, group: Seq[Progress], check_interval: int, stop: Stop = never
 ) -> list[Progress]:
-    """One batch step: ``group``, in its order, once one of it has left or ``stop`` is true after some layers.
+    """One batch step: ``group``, in its order, once enough of it have left or ``stop`` is true after some layers.
 
     ``stop`` is asked every ``check_interval`` layers.  Runs on the device, in the device's thread.
     """
@@ -114,14 +125,19 @@ def advance(
     pack = model.pack([one.sequence for one in going])
     hidden = _entered(model, going, pack)
     while True:
+        # Of those that go on: who is done may have been deeper, and is carried along for nothing.
+        hidden = replace(hidden, depth=min(one.depth for one in going if one.logits is None))
         before, hidden = hidden.depth, _run(model, hidden, pack, stepping.end(going), check_interval, stop)
-        going = [replace(one, depth=one.depth + hidden.depth - before, hidden=None) for one in going]
+        layers = hidden.depth - before
+        going = [
+            one if one.logits is not None else replace(one, depth=one.depth + layers, hidden=None) for one in going
+        ]
         going = _ask_head(model, stepping, going, hidden, pack)
-        if any(one.logits is not None for one in going) or stop():
+        if stepping.worth_ending(going) or stop():
             break
-    if any(one.logits is None for one in going):
-        states = model.states(hidden, pack)
-        going = [replace(one, hidden=states[i].copy()) if one.logits is None else one for i, one in enumerate(going)]
+    if stay := [index for index, one in enumerate(going) if one.logits is None]:
+        for index, state in zip(stay, model.keep(hidden, pack, stay), strict=True):
+            going[index] = replace(going[index], hidden=state)
     placed = dict(zip(order, going, strict=True))
     return [placed[index] for index in range(len(group))]
 
@@ -138,7 +154,7 @@ def _run(model: Model, hidden: Hidden, pack: Pack, layers: int, check_interval: 
 def _ask_head(model: Model, stepping: Stepping, going: Seq[Progress], hidden: Hidden, pack: Pack) -> list[Progress]:
     """Run the head on those that need it at their depth; those that leave have logits then."""
     moved = list(going)
-    asked = [index for index, one in enumerate(moved) if stepping.needs_head(one)]
+    asked = [index for index, one in enumerate(moved) if one.logits is None and stepping.needs_head(one)]
     if asked:
         logits = model.head(hidden, pack, asked)
         signals = exit_signals(logits, stepping.temperature) if stepping.exits else [None] * len(asked)
@@ -152,11 +168,8 @@ def _entered(model: Model, begun: Seq[Progress], pack: Pack) -> Hidden:
     new = [one.sequence for one in begun if one.hidden is None]
     if len(new) == len(begun):
         return model.embed(pack)
-    states = [one.hidden for one in begun[len(new) :]]
-    if new:
-        entering = model.pack(new)
-        states = [*model.states(model.embed(entering), entering), *states]
-    return Hidden(pack.join(states), begun[0].depth)
+    kept = begun[len(new) :]
+    return model.resume(pack, new, [one.hidden for one in kept], begun[0].depth)
 
 
 def _answered(one: Progress, stepping: Stepping, logits: Floats, signal: ExitSignal | None) -> Progress:

@@ -5,6 +5,7 @@ for a moment then meets one timing of each, and not all of one.  Each timing is 
 thread, so that what is served meanwhile waits for one of them at most.
 """
 
+import functools
 import itertools
 import math
 import time
@@ -42,6 +43,11 @@ class Warmable(Protocol):
 
     def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
         """Through the first ``depth`` layers and the head, none leaving early."""
+
+
+class Regroupable(Warmable, Protocol):
+    def regroup_run(self, rows: Seq[Sequence], *, regrouped: bool) -> None:
+        """Into the first layer; where ``regrouped``, half of them then go on without the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,56 @@ def measure_layers(engine: Warmable, budget: int, run: Run, clock: Clock = time.
     return min(layers, max(1, math.ceil(price / (CHECKING * layer)))) if layer else 1
 
 
+def fit_budget(engine: Warmable, budget: int, places: int, run: Run) -> int:
+    """``budget``, or as much of it as there is memory for where a long row stands among as many short ones as may.
+
+    ``places``: how many (rows times longest) there may be a token, in ``BatchLimits``' sense.
+    """
+    while budget > engine.max_length and not _fits(engine, _skewed(budget, engine.max_length, places), run):
+        budget //= 2
+    return budget
+
+
+def _fits(engine: Warmable, rows: Seq[Sequence], run: Run) -> bool:
+    layers = engine.stepping.layers
+    try:
+        run(lambda: engine.profile_run(rows, layers, layers))
+    except OutOfMemory:
+        return False
+    return True
+
+
+def _skewed(budget: int, longest: int, places: int) -> list[Sequence]:
+    short = max(1, longest // places)
+    return [_row(longest)] + [_row(short)] * ((budget - longest) // short)
+
+
+def measure_regrouping(engine: Regroupable, budget: int, run: Run, clock: Clock = time.perf_counter) -> float:
+    """What it costs to take half of a full step out, in layers of the step."""
+    rows = _rows(budget, engine.max_length)
+
+    def timed(*, regrouped: bool) -> float:
+        began = clock()
+        engine.regroup_run(rows, regrouped=regrouped)
+        return clock() - began
+
+    ways = [functools.partial(timed, regrouped=regrouped) for regrouped in (False, True)]
+    plain, regrouped = (min(float(run(way)) for _ in range(2 * ROUNDS)) for way in ways)
+    layer = engine.cost.seconds(budget, budget) / engine.stepping.layers
+    return max(0.0, regrouped - plain) / layer if layer else 0.0
+
+
+def exits_pay(engine: Warmable, plain: Warmable, budget: int, run: Run, clock: Clock = time.perf_counter) -> bool:
+    """Is a full step of ``engine``, that asks the head at every depth and loses texts on the way, faster than all the
+    layers of ``plain``?  As deep as texts go on average, and regrouped once for each depth that may be the last."""
+    rows, layers, stepping = _rows(budget, engine.max_length), engine.stepping.layers, engine.stepping
+    timers = [_Timer(one, run, clock) for one in (engine, plain)]
+    rounds = [[time_of(rows, layers, layers) for time_of in timers] for _ in range(2 * ROUNDS)]
+    asked, straight = (min(times) for times in zip(*rounds, strict=True))
+    regrouping = stepping.regrouping * straight / layers
+    return bool(asked * stepping.mean_depth / layers + regrouping < straight)
+
+
 def as_fast(one: Warmable, other: Warmable, run: Run, clock: Clock = time.perf_counter) -> bool:
     """Is ``one`` at least as fast as ``other``, on a paragraph?  Timed in turn."""
     timers = [_Timer(engine, run, clock) for engine in (one, other)]
@@ -143,5 +199,9 @@ def _flat(rates: dict[int, float]) -> bool:
 def _rows(tokens: int, max_length: int) -> list[Sequence]:
     """``tokens`` in rows of at most 64, as short texts are, one row at least; any id will do."""
     length = min(64, tokens, max_length)
+    return [_row(length)] * max(1, tokens // length)
+
+
+def _row(length: int) -> Sequence:
     ids = np.ones(length, dtype=np.int32)
-    return [Sequence(ids, np.zeros_like(ids), length)] * max(1, tokens // length)
+    return Sequence(ids, np.zeros_like(ids), length)

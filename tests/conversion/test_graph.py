@@ -14,6 +14,7 @@ from service.conversion.graph import group_ranges
 from service.conversion.pipeline import Options, draft, write_shared
 from service.conversion.precision import staged_engine, write_graphs
 from service.conversion.shape import Shape
+from service.conversion.unrolled import counts
 from service.conversion.verify import verify
 from service.runtime.packing import Pack
 from service.runtime.processor import assumed
@@ -103,14 +104,32 @@ def test_groups_own_the_layers_that_transformers_gives_them(layers: int, groups:
 def test_cuda_graphs_pack_in_half_precision_and_read_the_same_weights(tmp_path: Path) -> None:
     converted(save_checkpoint(tmp_path / "checkpoint"), tmp_path / "files")
 
-    graph = onnx.load(tmp_path / "files" / "layers.cuda.onnx", load_external_data=False).graph
-    (body,) = (node.attribute[0].g for node in graph.node if node.op_type == "Loop")
-    operators = [node.op_type for node in body.node]
-    assert "PackedMultiHeadAttention" in operators
-    assert "Gather" not in operators  # nothing is padded
-    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
-    places = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    graphs = {
+        path.name: onnx.load(path, load_external_data=False).graph for path in (tmp_path / "files").glob("*.cuda*")
+    }
+    assert set(graphs) == {f"{part}.onnx" for part in ("embed.cuda", "head.cuda", "tensors.cuda", "layers.cuda.1",
+                                                       "layers.cuda.2", "layers.cuda.3")}  # fmt: skip
+    three = graphs["layers.cuda.3.onnx"]
+    operators = [node.op_type for node in three.node]
+    assert operators.count("PackedMultiHeadAttention") == 3
+    # Nothing is padded, nothing waits for the host, and nobody's bias is laid out by row.
+    assert not {"Gather", "Loop", "If", "Scan"} & set(operators)
+    assert all(node.input[3] == "" for node in three.node if node.op_type == "PackedMultiHeadAttention")
+    assert three.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
+    # The layers hold no weights: those of the one layer are given, as often as it runs.
+    assert not [one for one in three.initializer if one.external_data]
+    given = {one.name for one in three.input} - {"hidden", "token_offset", "cumulative"}
+    assert {f"{name}.given" for name in given} == {one.name for one in graphs["tensors.cuda.onnx"].output}
+    places = {entry.value for one in graphs["tensors.cuda.onnx"].initializer for entry in one.external_data
+              if entry.key == "location"}  # fmt: skip
     assert places == {"weights.bin"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "wanted"), [(1, [1]), (2, [1, 2]), (4, [1, 2, 3, 4]), (12, [1, 2, 3, 6, 12]), (24, [1, 2, 3, 6, 12, 24])]
+)
+def test_there_are_few_graphs_of_layers_and_all_at_once_is_one(layers: int, wanted: list[int]) -> None:
+    assert counts(layers) == wanted
 
 
 def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:

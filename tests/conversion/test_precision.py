@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from safetensors.torch import load_file, save_file
 
 from service.conversion import precision
 from service.conversion.pipeline import Options, convert, verify_published
@@ -132,7 +133,7 @@ def test_auto_keeps_float32_where_nothing_passes_or_is_faster(
 
 def floats(folder: Path, device: str) -> int:
     """The type of the hidden state in the graphs of ``device``."""
-    graph = onnx.load(folder / f"layers.{device}.onnx", load_external_data=False).graph
+    graph = onnx.load(folder / f"embed.{device}.onnx", load_external_data=False).graph
     return int(graph.output[0].type.tensor_type.elem_type)
 
 
@@ -147,6 +148,32 @@ def test_cuda_computes_in_half_precision_only_where_it_keeps_the_score(tmp_path:
         convert(checkpoint, tmp_path / "repo", Options("m", precision="fp16", gate=gate(90, half=89.0)))
     wanted = convert(checkpoint, tmp_path / "repo", Options("m", precision="fp16", gate=gate(90, half=89.9)))
     assert read_manifest(wanted).graphs["cpu"].precision == "float32"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_model_that_overflows_in_half_precision_has_float32_on_cuda(tmp_path: Path, activation: str) -> None:
+    """Between two kernels of the feed-forward part, where ONNX Runtime on the CPU never leaves float32."""
+    folder = save_checkpoint(tmp_path / "large", hidden_act=activation)
+    weights = load_file(folder / "model.safetensors")
+    for name in weights:
+        weights[name] *= 1e4 if ".ffn." in name else 1e-4 if name.endswith("ffn_output.weight") else 1.0
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    manifest = read_manifest(convert(str(folder), tmp_path / "repo", Options("m")))
+
+    assert manifest.graphs["cuda"].precision == manifest.precision["cuda"] == "float32"
+    assert "overflow" in manifest.precision["rounding"]["why"]
+    assert floats(tmp_path / "repo" / "m" / "1", "cuda") == onnx.TensorProto.FLOAT
+    with pytest.raises(QualityError, match=r"fp16 cannot be published: rounded to float16 as CUDA does, .* overflow"):
+        convert(str(folder), tmp_path / "repo", Options("m", precision="fp16", gate=gate(90, 90)))
+    gated = read_manifest(convert(str(folder), tmp_path / "repo", Options("m", gate=gate(90, *[0] * 8))))
+    assert gated.graphs["cuda"].precision == "float32"
+
+
+def test_what_rounding_does_to_the_logits_is_in_the_manifest(tmp_path: Path, checkpoint: str) -> None:
+    manifest = read_manifest(convert(checkpoint, tmp_path / "repo", Options("m")))
+
+    assert 0 < manifest.precision["rounding"]["difference"] < manifest.precision["rounding"]["tolerance"]
+    assert manifest.graphs["cuda"].precision == "float16"
 
 
 def test_without_a_gate_only_float32_is_published_for_the_cpu(tmp_path: Path, checkpoint: str) -> None:

@@ -96,6 +96,19 @@ def test_a_wrong_value_is_refused_by_its_field(changes: dict[str, Any], field: s
     assert fields_refused(**changes) == {field}
 
 
+@pytest.mark.parametrize(
+    "layers", [{"layers": None}, {"layers": None, "tensors": "t.onnx"}, {"layers": None, "unrolled": {1: "1.onnx"}},
+               {"layers": None, "tensors": "t.onnx", "unrolled": {2: "2.onnx"}}],
+)  # fmt: skip
+def test_graphs_have_their_layers_in_one_form_or_the_other(layers: dict[str, Any]) -> None:
+    assert fields_refused(graphs={"cpu": GRAPHS | layers}) == {"graphs.cpu"}
+    unrolled = {"layers": None, "tensors": "t.onnx", "unrolled": {"1": "1.onnx", "2": "2.onnx"}}
+    sums = facts()["sha256"] | dict.fromkeys(("t.onnx", "1.onnx", "2.onnx"), SUM)
+    manifest = Manifest.model_validate(facts(graphs={"cpu": GRAPHS | unrolled}, sha256=sums))
+    assert manifest.graphs["cpu"].unrolled == {1: "1.onnx", 2: "2.onnx"}
+    assert {"t.onnx", "1.onnx", "2.onnx"} <= manifest.named_files()
+
+
 @pytest.mark.parametrize("checksum", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n"])
 def test_a_checksum_is_64_small_hexadecimal_digits(checksum: str) -> None:
     assert fields_refused(sha256=facts()["sha256"] | {"head.onnx": checksum}) == {"sha256.head.onnx"}

@@ -1,11 +1,13 @@
 """Which device is taken, and what is said where the wanted one does not work."""
 
+import re
 from typing import Any
 
 import onnxruntime as ort
 import pytest
 
 from service.errors import DeviceError, UsageError
+from service.runtime import driver, probe, providers
 from service.runtime.providers import choose
 
 CUDA = "CUDAExecutionProvider"
@@ -13,23 +15,34 @@ without_cuda = pytest.mark.skipif(CUDA in ort.get_available_providers(), reason=
 
 
 class FakeSession:
-    """A session that runs on the providers it is told to, or on the CPU where ``works`` is false."""
+    """A session that runs on the providers it is told to."""
 
-    works = True
+    off = 0.0  # what the probe finds
 
-    def __init__(self, model: bytes, options: Any, providers: list[Any]) -> None:
+    def __init__(self, model: bytes, options: Any, providers: list[Any], **others: Any) -> None:
         self.providers = [provider[0] if isinstance(provider, tuple) else provider for provider in providers]
 
     def get_providers(self) -> list[str]:
-        return self.providers if self.works else ["CPUExecutionProvider"]
+        return self.providers
 
 
 class FallenBack(FakeSession):
-    works = False
+    """The provider did not come up: ONNX Runtime then looks for a kernel on the CPU."""
+
+    def __init__(self, model: bytes, options: Any, providers: list[Any], **others: Any) -> None:
+        raise RuntimeError("Failed to find kernel for PackedMultiHeadAttention(1) (node:'' ep:'CPUExecutionProvider')")
+
+
+class Wrong(FakeSession):
+    off = 0.4
+
+
+class NoNumber(FakeSession):
+    off = float("nan")
 
 
 class Broken(FakeSession):
-    def __init__(self, model: bytes, options: Any, providers: list[Any]) -> None:
+    def __init__(self, model: bytes, options: Any, providers: list[Any], **others: Any) -> None:
         raise RuntimeError("CUDA failure 100: no CUDA-capable device is detected")
 
 
@@ -41,8 +54,15 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, "CPUExecutionProvider"])
         monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
         monkeypatch.setattr(ort, "InferenceSession", kind)
+        monkeypatch.setattr(driver, "read", lambda: driver.Driver((13, 0), [(9, 0)] * 6))
+        monkeypatch.setattr(probe, "difference", lambda session: session.off)
+        monkeypatch.setattr(providers, "_share_memory", lambda index, limit: shared.append((index, limit)))
 
+    shared.clear()
     return make
+
+
+shared: list[tuple[int, int]] = []
 
 
 def test_the_cpu_is_taken_where_it_was_asked_for() -> None:
@@ -68,7 +88,15 @@ def test_cuda_that_does_not_work_is_an_error_that_says_what_is_missing(wanted: s
         choose(wanted)
 
 
-@pytest.mark.parametrize(("kind", "said"), [(FallenBack, "nvidia-smi"), (Broken, "no CUDA-capable device")])
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (FallenBack, r"libonnxruntime_providers_cuda\.so"),
+        (Broken, "no CUDA-capable device"),
+        (Wrong, "computes something else: .* off by 0.4"),
+        (NoNumber, "computes something else: .* off by nan"),
+    ],
+)
 def test_cuda_that_is_installed_and_fails_is_never_swapped_in_silence(
     pretend: Any, kind: type[FakeSession], said: str
 ) -> None:
@@ -78,7 +106,26 @@ def test_cuda_that_is_installed_and_fails_is_never_swapped_in_silence(
         choose("cuda")
     device = choose("auto")
     assert device.kind == "cpu"
-    assert said in device.reason
+    assert re.search(said, device.reason)
+    assert not shared
+
+
+def test_a_card_that_is_not_there_is_said_to_be_so(pretend: Any) -> None:
+    pretend(FakeSession)
+
+    with pytest.raises(DeviceError, match="there is no card 7; there is cuda:0, cuda:1"):
+        choose("cuda:7")
+
+
+def test_a_driver_that_does_not_start_is_told_in_its_own_words(pretend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(FakeSession)
+
+    def fails() -> driver.Driver:
+        raise driver.DriverError("NVIDIA's driver does not start: system not yet initialized (error 802)")
+
+    monkeypatch.setattr(driver, "read", fails)
+    with pytest.raises(DeviceError, match="system not yet initialized"):
+        choose("cuda")
 
 
 @pytest.mark.parametrize(("wanted", "index"), [("auto", 0), ("cuda", 0), ("cuda:0", 0), ("cuda:5", 5)])
@@ -89,13 +136,10 @@ def test_cuda_that_works_is_taken_with_its_index(pretend: Any, wanted: str, inde
     assert (device.kind, device.index, str(device)) == ("cuda", index, f"cuda:{index}")
     (name, options), fallback = device.providers
     assert (name, fallback) == (CUDA, "CPUExecutionProvider")
-    assert (options["device_id"], options["gpu_mem_limit"]) == (index, 1 << 30)
-
-
-def test_without_a_limit_the_memory_of_cuda_is_its_own_affair(pretend: Any) -> None:
-    pretend(FakeSession)
-
-    assert "gpu_mem_limit" not in choose("cuda").providers[0][1]
+    assert options["device_id"] == index
+    # A limit of each session would be none of the process: the arena that all share has it.
+    assert "gpu_mem_limit" not in options
+    assert shared == [(index, 1 << 30)]
 
 
 @pytest.mark.parametrize(

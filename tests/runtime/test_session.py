@@ -14,7 +14,7 @@ from service.errors import DeviceError, DeviceLost, InferenceFailed, OutOfMemory
 from service.repository.store import read_files, read_manifest
 from service.runtime.packing import Pack
 from service.runtime.providers import Device, choose
-from service.runtime.session import Hidden, Model, open_session, translated
+from service.runtime.session import Model, open_session, translated
 from service.serving.loading import LoadOptions, load, make_model
 from service.types import Floats, Sequence
 
@@ -114,23 +114,17 @@ def test_layers_in_steps_are_the_layers_at_once(model: Model, steps: tuple[int, 
     assert difference(model.head(hidden, pack), model.run(rows)) < NEIGHBOURS
 
 
-def test_a_round_number_of_tokens_and_states_that_stay_on_the_device_change_no_answer(model: Model) -> None:
-    """What CUDA does, done on the CPU."""
+def test_a_round_number_of_tokens_and_states_that_were_kept_change_no_answer(model: Model) -> None:
     rows = some_rows(3, 30, 12)
     plain = model.run(rows)
     pack = Pack.of(rows, rounded=True)
     assert pack.tokens > 45
-    model._stays = True
-    try:
-        hidden = model.advance(model.embed(pack), pack, 1)
-        assert not isinstance(hidden.value, np.ndarray)
-        states = model.states(hidden, pack)
-        assert [len(state) for state in states] == [3, 30, 12]
-        on = model.advance(Hidden(pack.join(states), 1), pack, 2)  # as after a step that was interrupted
-        assert difference(model.head(on, pack), plain) < NEIGHBOURS
-        assert difference(model.head(on, pack, [2, 0]), [plain[2], plain[0]]) < NEIGHBOURS
-    finally:
-        model._stays = False
+    hidden = model.advance(model.embed(pack), pack, 1)
+    kept = model.keep(hidden, pack, [0, 1, 2])
+    assert [len(state) for state in kept] == [3, 30, 12]
+    on = model.advance(model.resume(pack, [], kept, 1), pack, 2)  # as after a step that was interrupted
+    assert difference(model.head(on, pack), plain) < NEIGHBOURS
+    assert difference(model.head(on, pack, [2, 0]), [plain[2], plain[0]]) < NEIGHBOURS
 
 
 def test_each_layer_changes_the_hidden_state(model: Model) -> None:

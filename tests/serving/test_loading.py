@@ -141,6 +141,15 @@ def test_a_version_without_graphs_for_the_device_says_so(folder: Path) -> None:
         load(folder, LoadOptions(Device("cuda"), budget=64))
 
 
+def test_graphs_for_cuda_of_before_are_told_from_none(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    older = Graphs(precision="float16", embed="embed.cpu.onnx", layers="layers.cpu.onnx", head="head.cpu.onnx")
+    write_manifest(folder, manifest.model_copy(update={"graphs": manifest.graphs | {"cuda": older}}))
+
+    with pytest.raises(DeviceError, match="graphs for cuda of an older form; convert the checkpoint again"):
+        load(folder, LoadOptions(Device("cuda"), budget=64))
+
+
 @pytest.mark.parametrize(
     ("weight_bits", "floats", "wanted", "vnni", "precision"),
     [

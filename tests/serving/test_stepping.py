@@ -56,17 +56,19 @@ def difference(found: list[Floats], wanted: list[Floats]) -> float:
     return max(float(np.abs(one - other).max()) for one, other in zip(found, wanted, strict=True))
 
 
+@pytest.mark.parametrize("regrouping", [0.0, 0.5, 100.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int) -> None:
+def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int, regrouping: float) -> None:
     rows = some_rows(9, seed)
-    ends = run_in_steps(engine, rows, seed, replace(engine.stepping, exits=None))
+    ends = run_in_steps(engine, rows, seed, replace(engine.stepping, exits=None, regrouping=regrouping))
 
     assert all(one.depth == engine.manifest.layers and one.hidden is None for one in ends)
     assert difference([one.logits for one in ends if one.logits is not None], engine.run(rows)) < NEAR
 
 
+@pytest.mark.parametrize("regrouping", [0.0, 0.5, 100.0])
 @pytest.mark.parametrize("policy", [ExitPolicy("confidence", 0.52, 1), ExitPolicy("window", 0.0, 2, 2)])
-def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy: ExitPolicy) -> None:
+def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy: ExitPolicy, regrouping: float) -> None:
     rows = some_rows(12)
     asked = Stepping(engine.manifest.layers, exits=replace(policy, first=1, threshold=2))  # at every depth
     exit_history: list[list[ExitSignal]] = []
@@ -75,7 +77,7 @@ def test_each_leaves_where_the_policy_alone_would_let_it(engine: Engine, policy:
         while at.logits is None:
             (at,) = advance(engine.model, asked, [at], 1, lambda: True)
         exit_history.append(list(at.exit_history))
-    stepping = replace(engine.stepping, exits=policy)
+    stepping = replace(engine.stepping, exits=policy, regrouping=regrouping)
     ends = run_in_steps(engine, rows, 1, stepping)
 
     assert [one.depth for one in ends] == [policy.depth(signals) for signals in exit_history]
@@ -155,6 +157,27 @@ def test_it_goes_on_by_itself_where_the_head_was_asked_and_nobody_leaves(engine:
     (ended,) = advance(engine.model, stepping, [Progress(row(9))], 1)
 
     assert ended.depth == len(ended.exit_history) == stepping.layers
+
+
+@pytest.mark.parametrize(
+    ("lengths", "done", "depth", "regrouping", "ends"),
+    [
+        ((10, 10), (), 4, 0.0, False),
+        ((10, 10), (0,), 4, 0.0, True),
+        ((10, 10), (0, 1), 12, 100.0, True),  # nobody is left
+        ((10, 10), (0,), 4, 3.9, True),  # half of eight layers for nothing
+        ((10, 10), (0,), 4, 4.1, False),
+        ((10, 30), (0,), 4, 2.1, False),  # a quarter of eight
+        ((10, 10), (0,), 11, 0.6, False),
+    ],
+)
+def test_a_step_ends_for_those_that_leave_where_that_costs_less_than_to_carry_them(
+    lengths: tuple[int, ...], done: tuple[int, ...], depth: int, regrouping: float, ends: bool
+) -> None:
+    group = [Progress(row(length), depth=depth) for length in lengths]
+    group = [replace(one, logits=np.zeros(2, np.float32)) if i in done else one for i, one in enumerate(group)]
+
+    assert Stepping(12, regrouping=regrouping).worth_ending(group) is ends
 
 
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:

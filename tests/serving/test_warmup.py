@@ -9,10 +9,19 @@ import pytest
 
 from service.errors import OutOfMemory
 from service.runtime.providers import Device, choose
-from service.serving.cost import CostModel
+from service.serving.cost import KNOWN, CostModel
 from service.serving.loading import at_once
 from service.serving.stepping import Stepping
-from service.serving.warmup import as_fast, choose_budget, measure_budget, measure_layers
+from service.serving.warmup import (
+    as_fast,
+    choose_budget,
+    exits_pay,
+    fit_budget,
+    measure_budget,
+    measure_layers,
+    measure_regrouping,
+)
+from service.tasks.exits import ExitPolicy
 from service.types import Sequence
 from tests.fakes import ManualClock
 
@@ -110,6 +119,53 @@ def test_a_device_that_runs_out_of_memory_keeps_to_what_fits() -> None:
     engine = Timed(0.01, 1e-5, memory=1000)
 
     assert measure_budget(engine, Device("cuda"), at_once, engine.clock) == 512
+
+
+@pytest.mark.parametrize(
+    ("memory", "budget"),
+    [(1_000_000, 8192), (66_000, 4096), (7_300, 512), (1, 64)],
+)
+def test_a_budget_holds_where_a_long_row_stands_among_short_ones(memory: int, budget: int) -> None:
+    """Memory that grows with rows times longest, as attention's does that keeps its scores."""
+
+    class Skewed(Timed):
+        def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
+            if len(rows) * max(map(len, rows)) > memory:
+                raise OutOfMemory("full")
+
+    assert fit_budget(Skewed(0.0, 1.0), 8192, 16, at_once) == budget
+
+
+def test_regrouping_is_told_in_layers_of_the_step() -> None:
+    class Regrouped(Timed):
+        def regroup_run(self, rows: Seq[Sequence], *, regrouped: bool) -> None:
+            self.clock.advance(1.0 + (2.0 if regrouped else 0.0))
+
+    engine = Regrouped(0.0, 0.1)
+    for _ in range(KNOWN):
+        for tokens in (64, 128, 256):
+            engine.cost.observe(tokens, 0.1 * tokens)
+    layer = 0.1 * 256 / 12
+    assert measure_regrouping(engine, 256, at_once, engine.clock) == pytest.approx(2.0 / layer)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mean_depth", "regrouping", "pays"),
+    [(12.0, 6.0, 0.0, True), (24.0, 6.0, 0.0, False), (12.0, 6.0, 5.0, True), (12.0, 6.0, 7.0, False)],
+)
+def test_early_exits_pay_where_what_is_saved_is_more_than_asking_and_regrouping(
+    asked: float, mean_depth: float, regrouping: float, pays: bool
+) -> None:
+    clock = ManualClock()
+
+    class Takes(Timed):
+        def profile_run(self, rows: Seq[Sequence], depth: int, check_interval: int) -> None:
+            clock.advance(self.per_step)
+
+    early, plain = Takes(asked, 0.0, clock), Takes(12.0, 0.0, clock)
+    early.stepping = Stepping(12, exits=ExitPolicy("confidence", 0.9), mean_depth=mean_depth, regrouping=regrouping)
+
+    assert exits_pay(early, plain, 256, at_once, clock) is pays
 
 
 def test_layers_that_take_long_are_timed_one_at_a_time_and_quick_ones_together() -> None:

@@ -1,0 +1,126 @@
+"""ONNX Runtime's own CUDA provider over a stand-in for the card: what it places, launches, copies, waits for and holds.
+
+Skipped where no stand-in is built; ``make cuda-trace`` builds it and shows the figures.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from service.repository.store import versions
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(
+    "ALBERT_SERVE_STANDIN_CUDA" not in os.environ, reason="no stand-in for CUDA is built (make cuda-trace)"
+)
+SHIPPED = [f"model_repo/{name}/{max(numbers)}" for name, numbers in versions(ROOT / "model_repo").items()]
+
+
+def seen(name: str, *given: str) -> dict[str, Any]:
+    """What a case saw, in a process of its own."""
+    command = [sys.executable, "-m", "tests.cuda.cases", name, *given]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    facts: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    print(name, *given, facts)
+    return facts
+
+
+def test_layers_wait_for_nothing_and_copy_nothing_back() -> None:
+    """In a Loop six layers took 64 launches, 10 copies there, 7 back and 9 waits."""
+    trace = seen("layers")
+
+    assert trace["launches"] <= 60
+    assert (trace["h2d"], trace["d2h"], trace["waits"]) == (2, 0, 2)
+    assert trace["allocations"] == 0
+
+
+def test_memory_stays_near_what_a_step_needs() -> None:
+    """With the bias in the operator of attention, and plans of memory, the arena grew to 1,511 MB."""
+    facts = seen("growth")
+
+    assert facts["weights"] < 30
+    assert facts["after"] < 250
+
+
+@pytest.mark.parametrize(("regrouping", "waits"), [("0", 46), ("1", 30)])
+def test_states_never_cross_the_bus_and_each_text_leaves_where_it_does_on_the_cpu(regrouping: str, waits: int) -> None:
+    """Before, 1.3 MB crossed it, twice for everyone, whenever one left."""
+    facts = seen("exits", regrouping)
+
+    assert facts["uncomputed"] == []
+    assert facts["same"] >= facts["texts"] - 1
+    assert len(facts["depths"]) > 2
+    assert facts["off"] < 0.01
+    assert facts["d2h_bytes"] < 10_000  # logits
+    assert facts["h2d_bytes"] < 200_000  # ids and places
+    assert facts["waits"] <= waits
+
+
+@pytest.mark.parametrize("capability", ["75", "80", "90"])
+@pytest.mark.parametrize("version", SHIPPED)
+def test_every_shipped_model_answers_as_on_the_cpu(version: str, capability: str) -> None:
+    facts = seen("parity", version, capability)
+
+    assert facts["uncomputed"] == []
+    assert facts["off"] < 0.01
+
+
+@pytest.mark.parametrize("megabytes", ["96", "160", "400"])
+def test_a_limit_is_that_of_the_process(megabytes: str) -> None:
+    """It was that of each session: three a model."""
+    facts = seen("limited", megabytes)
+
+    assert facts["peak"] <= facts["limit"]
+    assert min(facts["budgets"]) >= 512
+
+
+def test_a_small_card_serves_with_a_smaller_budget() -> None:
+    small, large = (seen("small_card", megabytes)["budget"] for megabytes in ("48", "400"))
+
+    assert 128 <= small < large
+
+
+def test_a_step_that_does_not_fit_is_out_of_memory_and_the_next_one_runs() -> None:
+    facts = seen("out_of_memory")
+
+    assert facts["error"] == "OutOfMemory"
+    assert "smaller than requested bytes" in facts["said"]
+    assert facts["then"] == 1
+
+
+def test_a_lost_card_is_known_as_lost() -> None:
+    assert seen("lost")["error"] == "DeviceLost"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "card", "said"),
+    [
+        ("cuda", ("computing=1",), ""),
+        ("cuda:1", ("computing=1", "cards=2"), ""),
+        ("cuda", ("computing=1", "capability=75"), ""),
+        ("cuda", (), "computes something else"),
+        ("cuda:3", ("computing=1",), "there is no card 3; there is cuda:0"),
+        ("cuda", ("no_device=100",), "no CUDA-capable device is detected"),
+        ("cuda", ("no_device=35",), "CUDA driver version is insufficient"),
+        ("cuda", ("driver=12040",), "the driver runs CUDA up to 12.4. Install driver 580"),
+    ],
+)
+def test_a_card_that_does_not_work_is_refused_with_its_own_cause(wanted: str, card: tuple[str, ...], said: str) -> None:
+    facts = seen("chosen", wanted, *card)
+
+    assert facts["device"] == ("" if said else f"cuda:{wanted.partition(':')[2] or 0}")
+    assert said in facts["said"]
+
+
+def test_the_whole_service_answers_on_the_card_as_on_the_cpu() -> None:
+    answers = seen("service")
+    (labels, answer), (exact_labels, exact_answer) = answers["cuda"], answers["cpu"]
+
+    assert [one["label"] for one in labels] == [one["label"] for one in exact_labels]
+    assert [one["score"] for one in labels] == pytest.approx([one["score"] for one in exact_labels], abs=0.005)
+    assert (answer["text"], answer["start"]) == (exact_answer["text"], exact_answer["start"])
