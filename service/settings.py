@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         400_000, ge=1, description="Longest single text in code points; above it 413, before any tokenizing."
     )
     max_inputs: int = Field(1024, ge=1, description="Most texts, choices or sentences in one request.")
+    read_windows: int = Field(
+        100,
+        ge=1,
+        description="Windows that a /qa request reads at most where it does not say (read): those that have "
+        "most in common with the question.",
+    )
     max_documents: int = Field(512, ge=1, description="Most documents in one /qa request.")
     document_seconds: float = Field(
         20.0, gt=0, description="How long reading one PDF file or picture of /qa may take; above it 413."

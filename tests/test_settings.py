@@ -53,6 +53,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "max_body_bytes": ("4096", 4096),
     "max_text_chars": ("100", 100),
     "max_inputs": ("7", 7),
+    "read_windows": ("7", 7),
     "max_documents": ("9", 9),
     "drain_seconds": ("4", 4),
     "document_seconds": ("12.5", 12.5),

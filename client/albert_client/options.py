@@ -28,6 +28,7 @@ class AskOptions(Options, total=False):
     no_answer: bool
     no_answer_threshold: float
     max_answer_tokens: int
+    read: int
     texts: bool
     pictures: bool
     early_exit: bool

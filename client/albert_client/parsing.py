@@ -60,7 +60,7 @@ def answered(found: Json) -> Answers:
         Answers, found,
         model=model(found["model"]),
         answers=answers(found["answers"]),
-        skipped=skipped,
+        skipped=skipped, unread=found.get("unread") or 0,
         texts={one["document"]: one["text"] for one in found.get("texts") or ()},
         pages=tuple(known(PagePicture, one) for one in found.get("pages") or ()),
     )  # fmt: skip

@@ -100,6 +100,7 @@ class Answers(Sequence[Answer]):
     skipped: tuple[Skipped, ...] = ()
     texts: Mapping[str | int, str] = field(default_factory=dict)  # of files, where ``texts`` asked for them
     pages: tuple[PagePicture, ...] = ()
+    unread: int = 0  # windows that were left out: they have less in common with the question (``read``)
 
     @property
     def best(self) -> Answer | None:

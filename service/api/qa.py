@@ -43,8 +43,9 @@ async def answered(work: RequestWork, body: QaRequest, respond: Respond[T]) -> T
             work.holds_files(len(body.question) + sum(len(source.text or "") for source in sources))
         documents = await read_documents(work, sources)
         texts = [document.text for document in documents]
+        most = service.settings.read_windows if body.read is None else body.read
         encoded = await work.encode(
-            len(body.question) + sum(map(len, texts)), lambda: task.encode(body.question, texts)
+            len(body.question) + sum(map(len, texts)), lambda: task.encode(body.question, texts).reading(most)
         )
         priority = PRIORITIES[body.priority]
         logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
@@ -96,6 +97,8 @@ def _shown(answered: Answered, documents: Seq[ReadSource], blank: list[int]) -> 
         "tokens": answered.tokens,
         "windows": answered.windows,
     }
+    if answered.unread:
+        shown["unread"] = answered.unread
     if blank:
         shown["skipped"] = [{"document": documents[i].source.name, "error": _why(documents[i])} for i in blank]
     return shown

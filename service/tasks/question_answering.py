@@ -1,5 +1,7 @@
 """Extractive question answering: a question and documents to windows, logits to spans of the caller's own text.
 
+Of many windows only the best by BM25 need be read (``ranking.py``).
+
 How spans are scored.  In a window, the span from token i to token j has the logit ``start[i] + end[j]``, and "no
 answer" has that of the first token, ``start[0] + end[0]`` (Devlin et al. 2018, section 4.3).  Windows of one document
 overlap, so a span may be seen by several: its best logit counts.  "No answer" is as sure as the window that believes
@@ -9,7 +11,7 @@ so their scores compare, and sum to at most one; ``confidence.py`` makes them th
 
 import math
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,7 @@ import numpy.typing as npt
 from ..errors import InvalidRequest, TextTooLong
 from ..types import Floats, Sequence
 from .confidence import Confidence
+from .ranking import best, bm25
 from .text import Tokenizer, Tokens
 
 # One document's logits by (tokens in the span - 1, first token).  Single precision: nothing in a request is larger.
@@ -36,13 +39,32 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """``places`` says which of the caller's documents each of ``documents`` is; ``blank`` ones are left out."""
+    """``places`` says which of the caller's documents each of ``documents`` is; ``blank`` ones are left out.
+
+    ``unread``: how many windows are not here, because they have least in common with the question.
+    """
 
     texts: list[str]
     documents: list[Tokens]
     windows: list[Window]
     places: list[int]
     blank: list[int]
+    unread: int = 0
+
+    def reading(self, most: int) -> "EncodedQuestion":
+        """With at most ``most`` windows: those that have most in common with the question, and their documents."""
+        if len(self.windows) <= most:
+            return self
+        asked = self.windows[0].sequence.ids[1 : self.windows[0].sequence.second - 1]
+        inside = [one.sequence.ids[one.sequence.second : one.sequence.second + one.length] for one in self.windows]
+        windows = [self.windows[index] for index in best(bm25(asked, inside), most)]
+        kept = sorted({window.document for window in windows})
+        numbers = {document: number for number, document in enumerate(kept)}
+        return EncodedQuestion(
+            [self.texts[one] for one in kept], [self.documents[one] for one in kept],
+            [replace(window, document=numbers[window.document]) for window in windows],
+            [self.places[one] for one in kept], self.blank, len(self.windows) - len(windows),
+        )  # fmt: skip
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -86,6 +108,7 @@ class Answered:
     no_answer_score: float
     tokens: int
     windows: int
+    unread: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +160,7 @@ class QuestionAnswering:
         weighed = self.weigh(encoded, logits, max_answer_tokens)
         doubt = self.confidence.no_answer(weighed.lead)
         if weighed.best == NEVER or (no_answer and doubt > no_answer_threshold):
-            return Answered([], doubt, encoded.tokens, len(encoded.windows))
+            return Answered([], doubt, encoded.tokens, len(encoded.windows), encoded.unread)
         temperature = self.confidence.temperature
         total = sum(_mass(table, weighed.best, temperature) for table in weighed.spans)
         chosen = _best_apart(weighed.spans, encoded.documents, top_k)
@@ -147,7 +170,7 @@ class QuestionAnswering:
             _answer(encoded, document, first, last, believed * score)
             for (document, first, last, _), score in zip(chosen, scores, strict=True)
         ]
-        return Answered(answers, doubt, encoded.tokens, len(encoded.windows))
+        return Answered(answers, doubt, encoded.tokens, len(encoded.windows), encoded.unread)
 
     def span_score(self, encoded: EncodedQuestion, logits: Seq[Floats], start: int, end: int) -> float:
         """The score of the span at these code points of the first document, were it the best; 0 where none is."""

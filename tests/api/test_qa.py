@@ -6,7 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.settings import Settings
 from service.tasks.confidence import Confidence
+from tests.conftest import serving
 
 pytestmark = pytest.mark.anyio
 
@@ -51,6 +53,37 @@ async def test_a_long_text_costs_windows_and_its_end_is_still_read(client: httpx
 
     assert body["windows"] > 10
     assert max(answer["start"] for answer in body["answers"]) > 1500
+
+
+async def test_of_many_windows_those_are_read_that_share_most_with_the_question(client: httpx.AsyncClient) -> None:
+    documents = [f"The river changed its course {number} times." for number in range(30)]
+    documents[17] = "Clara repaired the clock."
+    body = await ask(client, documents=documents, read=1, top_k=3)
+
+    assert (body["windows"], body["unread"]) == (1, 29)
+    assert {answer["document"] for answer in body["answers"]} == {17}
+    whole = await ask(client, documents=documents, read=30)
+    assert whole["windows"] == 30
+    assert "unread" not in whole
+    assert body["tokens"] < whole["tokens"] / 10
+
+
+@pytest.mark.parametrize("read", [0, -1, 1.5, "all"])
+async def test_read_is_a_number_of_windows(client: httpx.AsyncClient, read: Any) -> None:
+    response = await client.post("/qa", json={"question": "who", "context": TEXT, "read": read})
+
+    assert response.status_code == 422
+    assert "read" in response.json()["error"]["message"]
+
+
+async def test_the_service_says_how_much_is_read_where_the_request_does_not(settings: Settings) -> None:
+    documents = [f"The river changed its course {number} times." for number in range(12)]
+    async with serving(settings.model_copy(update={"read_windows": 4})) as client:
+        body = await ask(client, documents=documents)
+        whole = await ask(client, documents=documents, read=1000)
+
+    assert (body["windows"], body["unread"]) == (4, 8)
+    assert whole["windows"] == 12
 
 
 async def test_offsets_count_code_points(client: httpx.AsyncClient) -> None:

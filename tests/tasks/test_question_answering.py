@@ -428,3 +428,51 @@ def test_decoding_leaves_the_logits_as_they_were() -> None:
 
     assert all(np.array_equal(a, b) for a, b in zip(before, logits, strict=True))
     assert task.decode(encoded, logits, top_k=3) == first
+
+
+def some_texts() -> list[str]:
+    """Forty documents of their own words, two of which share words with the question below, one of them blank."""
+    texts = [f"the river carries sand number {words(1 + index % 9)} past the mill" for index in range(40)]
+    texts[7], texts[31], texts[12] = "Clara repaired the old clock", "the clock is large", " "
+    return texts
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 38])
+def test_windows_with_most_in_common_with_the_question_are_read(most: int) -> None:
+    task, texts = make_task(), some_texts()
+    whole = task.encode("repaired clock", texts)
+    part = whole.reading(most)
+
+    assert len(part.windows) == most
+    assert part.unread == len(whole.windows) - most
+    assert 7 in part.places
+    assert (31 in part.places) == (most > 1)
+    assert part.blank == whole.blank == [12]
+    assert part.places == sorted(part.places)
+    assert {window.document for window in part.windows} == set(range(len(part.documents)))
+    for text, place in zip(part.texts, part.places, strict=True):
+        assert text == texts[place]
+
+
+def test_where_all_are_read_nothing_changes() -> None:
+    whole = make_task().encode("repaired clock", some_texts())
+
+    assert whole.reading(len(whole.windows)) is whole
+    assert whole.unread == 0
+
+
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 60), top_k=st.integers(1, 5))
+def test_what_is_read_is_answered_as_if_there_were_nothing_else(seed: int, most: int, top_k: int) -> None:
+    """Windows of long documents among them: an answer is the slice of the caller's own text, under its number."""
+    task = make_task(window=24, overlap=6)
+    texts = [words(90), *some_texts(), words(70)]
+    whole = task.encode("repaired clock", texts)
+    logits = dict(zip(map(id, whole.sequences), random_logits(whole, seed), strict=True))
+    part = whole.reading(most)
+    answered = task.decode(part, [logits[id(one)] for one in part.sequences], top_k=top_k)
+
+    assert answered.windows == min(most, len(whole.windows))
+    assert answered.windows + answered.unread == len(whole.windows)
+    for answer in answered.answers:
+        assert texts[answer.document][answer.start : answer.end] == answer.text != ""
+    assert {answer.document for answer in answered.answers} <= set(part.places)
