@@ -27,7 +27,7 @@ from packing import machine
 from pictures import draw_points
 from servers import HERE, albert_serve, closed, counted, free_port, opened, report, resident, running, show
 
-from service.bench.traffic import Kind, endless
+from service.bench.traffic import Kind, endless, read_kind
 from service.repository.store import read_manifest, versions
 from service.runtime.processor import current
 from service.runtime.providers import choose
@@ -44,6 +44,8 @@ PEERS = {
     "BentoML": ("bentoml_app.py", (16, 1)),
     "Ray Serve": ("ray_app.py", (16, 1)),
 }
+# The fastest of them over other runtimes, and in eight bits: what whoever wants speed would try.
+RUNTIMES = ("onnxruntime int8", "openvino", "openvino bfloat16", "openvino int8")
 
 
 class Bench:
@@ -65,6 +67,7 @@ class Bench:
         traffics = {"short": [short_texts(data)], "mixed": [short_texts(data, 0.85), long_texts(data, LONG, 0.15)]}
         rows = []
         int8 = make_int8(self.checkpoint, self.folder, data)
+        self.quantize(data)
         leaving = self.leaving(int8 / "sentiment" / "1")
         ours = {"albert-serve": None, "albert-serve, int8": int8, "albert-serve, int8, leaving early": leaving}
         for traffic, kinds in traffics.items():
@@ -73,9 +76,20 @@ class Bench:
                 for batch in batches:
                     setting = f", batches of {batch}" if len(batches) > 1 else ""
                     servers[name + setting] = functools.partial(self.peer, script, batch, kinds)
+            for runtime in RUNTIMES if current().bfloat16 else [one for one in RUNTIMES if "bfloat16" not in one]:
+                for batch in (16, 1):
+                    name = f"mosec, {runtime}, batches of {batch}"
+                    servers[name] = functools.partial(self.peer, "mosec_app.py", batch, kinds, RUNTIME=runtime)
             found = fastest_of(servers, self.options.rounds)
             rows += [{"traffic": traffic, "server": name} | one for name, one in found.items()]
         return rows
+
+    def quantize(self, data: Path) -> None:
+        """The peers' own model in eight bits, on sentences that nobody is asked about."""
+        bodies = read_kind("/classify", str(data / "sst2" / "train.tsv"), {}).bodies
+        texts = [json.loads(body)["inputs"] for body in bodies[:300]]  # as many as NNCF takes
+        command = [str(self.options.peers), str(HERE / "peers" / "quantized.py"), str(self.checkpoint)]
+        subprocess.run(command, input=json.dumps(texts), text=True, check=True, stdout=subprocess.DEVNULL)
 
     def leaving(self, version: Path) -> Path:
         """Random weights are never sure, so all leave at one depth: the share of it that ``sentiment`` needs."""
@@ -85,14 +99,14 @@ class Bench:
         exits = shipped.exits.model_copy(update={"threshold": 0.0, "first": depth, "mean_depth": depth, "window": 1})
         return altered(version, self.folder / "leaving", exits=exits.model_dump())
 
-    def peer(self, script: str, batch: int, kinds: list[Kind]) -> dict[str, Any]:
+    def peer(self, script: str, batch: int, kinds: list[Kind], **given: str) -> dict[str, Any]:
         port, python = free_port(), str(self.options.peers)
         command = [python, script, str(port)]
         if script == "mosec_app.py":
             command = [python, script, "--port", str(port), "--timeout", "120000", "--log-level", "error"]
         if script == "bentoml_app.py":
             command = [python, "-m", "bentoml", "serve", "bentoml_app:Classifier", "--port", str(port)]
-        environment = {"MODEL": str(self.checkpoint), "BATCH": str(batch), "THREADS": str(current().cores)}
+        environment = {"MODEL": str(self.checkpoint), "BATCH": str(batch), "THREADS": str(current().cores)} | given
         route = {"mosec_app.py": "/inference"}.get(script, "/classify")
         moved = [Kind(kind.name, route, kind.bodies, kind.share) for kind in kinds]
         if script == "bentoml_app.py" and batch > 1:  # it batches lists only
