@@ -51,6 +51,13 @@ class Parameters(BaseModel):
     doc_stride: int | None = Field(None, description="Left alone: the model's own windows are used.")
     max_seq_len: int | None = Field(None, description="Left alone, as doc_stride.")
     max_question_len: int | None = Field(None, description="Left alone: a question that is too long is an error.")
+    aggregation_strategy: Literal["simple", "first", "average", "max"] | None = Field(
+        None, description="Of spans of labels. All alike: a word has one label, and its neighbours' are joined."
+    )
+    ignore_labels: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, max_length=100, description="Labels whose spans are left out."
+    )
+    stride: int | None = Field(None, description="Left alone, as doc_stride.")
 
 
 class InferenceRequest(Body):
@@ -60,6 +67,10 @@ class InferenceRequest(Body):
         description="A text, a list of texts, or a question with its context."
     )
     parameters: Parameters = Field(default_factory=Parameters, description="Of the task.")
+    normalize: bool | None = Field(None, description="Of vectors, which have length 1 unless this is false.")
+    truncate: bool | None = Field(
+        None, description="Of vectors: false refuses a text beyond the model's length instead of cutting it."
+    )
     options: dict[str, Any] | None = Field(None, description="Left alone.")
 
 
@@ -143,7 +154,9 @@ async def _answer(work: RequestWork, inputs: Question, parameters: Parameters, c
 
 
 async def _embed(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]) -> Response:
-    asked = validate(EmbedRequest, {"inputs": body.inputs} | chosen, work.service.settings)
+    wanted: dict[str, Any] = {} if body.normalize is None else {"normalize": body.normalize}
+    wanted |= {"long_text": "error"} if body.truncate is False else {}
+    asked = validate(EmbedRequest, {"inputs": body.inputs} | wanted | chosen, work.service.settings)
 
     def respond(engine: Engine, results: Seq[Mapping[str, Any]]) -> Response:
         check_whole(results)
@@ -177,6 +190,7 @@ async def _fill(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any
 
 async def _tag(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]) -> Response:
     asked = validate(TokensRequest, {"inputs": body.inputs} | chosen, work.service.settings)
+    ignored = set(body.parameters.ignore_labels or ())
 
     def respond(engine: Engine, results: Seq[Mapping[str, Any]]) -> Response:
         check_whole(results)
@@ -190,6 +204,7 @@ async def _tag(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]
                     "end": s["end"],
                 }
                 for s in result["spans"]
+                if s["label"] not in ignored
             ]
             for result in results
         ]

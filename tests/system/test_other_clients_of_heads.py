@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
 from tritonclient.utils import InferenceServerException
 
 from service.conversion.pipeline import Options, convert
@@ -46,6 +47,15 @@ def test_hugging_faces_client_gets_vectors(server: Server) -> None:
     np.testing.assert_allclose(np.ravel(found), result["embedding"], rtol=1e-5)
 
 
+def test_hugging_faces_client_says_what_vectors_it_wants(server: Server) -> None:
+    client = InferenceClient(base_url=f"{server.url}/models/embed")
+    plain = native(server, "/embed", {"inputs": TEXTS[0], "normalize": False})["results"][0]["embedding"]
+    np.testing.assert_allclose(np.ravel(client.feature_extraction(TEXTS[0], normalize=False)), plain, rtol=1e-5)
+    client.feature_extraction("long " * 200, truncate=True)
+    with pytest.raises(HfHubHTTPError, match="tokens"):
+        client.feature_extraction("long " * 200, truncate=False)
+
+
 def test_hugging_faces_client_fills_masks(server: Server) -> None:
     client = InferenceClient(base_url=f"{server.url}/models/fill-mask")
     found = client.fill_mask("it was [MASK] good", top_k=2)
@@ -62,6 +72,17 @@ def test_hugging_faces_client_tags(server: Server) -> None:
     assert [(one.entity_group, one.word, one.start, one.end) for one in found] == [
         (one["label"], one["text"], one["start"], one["end"]) for one in result["spans"]
     ]
+
+
+def test_hugging_faces_client_says_which_spans_it_wants(server: Server) -> None:
+    client = InferenceClient(base_url=f"{server.url}/models/tokens")
+    every = client.token_classification(TEXTS[0], aggregation_strategy="simple")
+    assert every == client.token_classification(TEXTS[0])
+    label = every[0].entity_group
+    some = client.token_classification(TEXTS[0], ignore_labels=[label])
+    assert [one for one in every if one.entity_group != label] == some
+    with pytest.raises(HfHubHTTPError, match="aggregation_strategy"):
+        client.token_classification(TEXTS[0], aggregation_strategy="none")
 
 
 def test_a_list_is_answered_as_a_list_and_a_failure_is_the_requests(server: Server) -> None:

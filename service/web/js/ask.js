@@ -62,7 +62,8 @@ function base64(file) {
 function shown(found, given) {
   const read = new Map((found.texts ?? []).map(({ document, text }) => [document, text]));
   const documents = given.map(({ id, text }) => ({ id, text: text ?? read.get(id) ?? "" }));
-  const doubt = make("p", { class: "note" }, `${t("noAnswerScore")}: ${percent(found.no_answer_score)}`);
+  const unread = found.unread ? `; ${found.unread} ${t("unread")}` : "";
+  const doubt = make("p", { class: "note" }, `${t("noAnswerScore")}: ${percent(found.no_answer_score)}${unread}`);
   if (!found.answers.length) return [make("p", {}, t("noAnswer")), doubt];
   const marks = new Map();
   const places = documents.map(({ id, text }) => {
