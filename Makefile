@@ -105,8 +105,8 @@ $(VENV)-peers/.done: benchmarks/peers/requirements.txt
 STANDIN = $(abspath $(VENV)-cuda)
 cuda-trace: $(BIN)/.everything  ## without a GPU: what the CUDA path launches, copies, waits for and holds, and its answers
 	nice tests/cuda/build.sh $(STANDIN) $(BIN)/python
-	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m tests.cuda.check_standin | tail -n 1
-	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m pytest tests/cuda -rP | grep -Ev '^[_=-]+|^$$'
+	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m tests.cuda.check_standin
+	ALBERT_SERVE_STANDIN_CUDA=$(STANDIN) $(BIN)/python -m pytest tests/cuda -v -rP
 
 gpu-check: $(BIN)/.everything  ## on a GPU host: answers as the CPU's, every operator on the GPU, tokens a second, no creep
 	$(BIN)/python -m pytest tests/runtime/test_cuda.py -v -rs

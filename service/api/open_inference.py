@@ -5,7 +5,8 @@ a classifier   ``text`` BYTES [n], ``text_pair`` BYTES [n] (optional)           
                                                                                    [n, k], best first
 a reader       ``question`` BYTES [1], ``context`` BYTES [n], its documents        ``answer`` BYTES, ``score`` FP32,
                                                                                    ``start``, ``end``, ``document``
-                                                                                   INT64 [k]; ``no_answer_score`` [1]
+                                                                                   INT64 [k]; ``no_answer_score``,
+                                                                                   ``unread`` [1]
 vectors        ``text`` BYTES [n]                                                  ``embedding`` FP32 [n, hidden]
 =============  ==================================================================  ==================================
 
@@ -212,6 +213,7 @@ def answer_tensors(found: Mapping[str, Any]) -> list[Tensor]:
         Tensor("end", "INT64", count, [one["end"] for one in answers]),
         Tensor("document", "INT64", count, [one["document"] for one in answers]),
         Tensor("no_answer_score", "FP32", (1,), [found["no_answer_score"]]),
+        Tensor("unread", "INT64", (1,), [found.get("unread", 0)]),
     ]
 
 

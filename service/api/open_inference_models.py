@@ -34,7 +34,7 @@ OUTPUTS: dict[str, list[Shape]] = {
     "feature-extraction": [("embedding", "FP32", [-1, -1])],
     "question-answering": [
         ("answer", "BYTES", [-1]), ("score", "FP32", [-1]), ("start", "INT64", [-1]), ("end", "INT64", [-1]),
-        ("document", "INT64", [-1]), ("no_answer_score", "FP32", [1]),
+        ("document", "INT64", [-1]), ("no_answer_score", "FP32", [1]), ("unread", "INT64", [1]),
     ],
 }  # fmt: skip
 OPTIONAL = "text_pair"

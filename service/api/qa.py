@@ -48,7 +48,9 @@ async def answered(work: RequestWork, body: QaRequest, respond: Respond[T]) -> T
             len(body.question) + sum(map(len, texts)), lambda: task.encode(body.question, texts).reading(most)
         )
         priority = PRIORITIES[body.priority]
-        logits = await work.run_whole(engine, encoded.sequences, priority, early_exit=body.early_exit)
+        logits = await work.run_whole(
+            engine, encoded.sequences, priority, early_exit=body.early_exit, usual=body.read is None
+        )
         found = await work.decode(encoded.tokens, lambda: task.decode(encoded, logits, **choices))
         shown = _shown(found, documents, encoded.blank)
         if body.texts:

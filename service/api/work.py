@@ -134,10 +134,12 @@ class RequestWork:
         with self.stage("encode"):
             return await self.service.encoding.run(size, self.deadline if until is None else until, work)
 
-    async def run(self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool) -> list[Outcome]:
-        """The outcome of each row."""
+    async def run(
+        self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool, usual: bool = True
+    ) -> list[Outcome]:
+        """The outcome of each row.  ``usual``: what it costs tells of others of its size."""
         plan = self.service.reuse.plan(engine, rows, early_exit=early_exit)
-        if self.route in PRICED and plan.rows:
+        if self.route in PRICED and plan.rows and usual:
             self.service.prices[self.route].observe(self.size, estimate(engine, plan.rows, early_exit))
         if not plan.rows:
             self.service.reuse.keep(plan, [])
@@ -163,11 +165,11 @@ class RequestWork:
         return outcomes
 
     async def run_whole(
-        self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool
+        self, engine: Engine, rows: Seq[Sequence], priority: Priority, *, early_exit: bool, usual: bool = True
     ) -> list[Floats]:
         """The logits of every row; the first error is the request's, for an answer without that row could be wrong."""
         logits: list[Floats] = []
-        for outcome in await self.run(engine, rows, priority, early_exit=early_exit):
+        for outcome in await self.run(engine, rows, priority, early_exit=early_exit, usual=usual):
             if isinstance(outcome, ServiceError):
                 raise outcome
             logits.append(outcome)

@@ -105,7 +105,7 @@ def lowered(folder: Path, manifest: Manifest, network: Network, wish: str, gate:
     keeps the logits within ``verify``'s tolerance: what overflows there would answer nonsense on a card.
     """
     if wish == "fp32":
-        return _with(folder, manifest, network, Target("cuda", "float32"))
+        return put(folder, manifest, network, Target("cuda", "float32"))
     manifest = rounded(folder, manifest, network)
     if manifest.graphs["cuda"].precision == "float32" and wish == "fp16":
         raise QualityError(f"fp16 cannot be published: {manifest.precision['rounding']['why']}; publish fp32")
@@ -121,9 +121,9 @@ def lowered(folder: Path, manifest: Manifest, network: Network, wish: str, gate:
 def rounded(folder: Path, manifest: Manifest, network: Network) -> Manifest:
     """With CUDA's graphs in float32 where float16 is too coarse or overflows, and what was seen."""
     exact = staged_engine(folder, manifest, exact=True)
-    trial = _with(folder, manifest, network, ROUNDED)
+    trial = put(folder, manifest, network, ROUNDED)
     worst, most = difference(exact, staged_engine(folder, trial)), TOLERANCE["float16"]
-    manifest = _with(folder, manifest, network, CPU)
+    manifest = put(folder, manifest, network, CPU)
     if worst <= most:
         return manifest.model_copy(
             update={"precision": {"rounding": {"difference": round(worst, 5), "tolerance": most}}}
@@ -131,7 +131,7 @@ def rounded(folder: Path, manifest: Manifest, network: Network) -> Manifest:
     off = f"are off by {worst:.2g} of the largest" if math.isfinite(worst) else "overflow"
     why = f"rounded to float16 as CUDA does, the logits {off}"
     report = {"cuda": "float32", "rounding": {"why": why, "tolerance": most}}
-    return _with(folder, manifest, network, Target("cuda", "float32")).model_copy(update={"precision": report})
+    return put(folder, manifest, network, Target("cuda", "float32")).model_copy(update={"precision": report})
 
 
 class _Trial:
@@ -149,14 +149,14 @@ class _Trial:
         if self._start.graphs["cuda"].precision == "float32":
             return self._start
         _, lost, _ = self._try(self._start, ROUNDED)
-        manifest = _with(self._folder, self._start, self._network, CPU)
+        manifest = put(self._folder, self._start, self._network, CPU)
         self.report["cuda"] = "float16"
         if lost <= self._gate.points:
             return manifest
         if must:
             raise QualityError(f"fp16 loses {lost:g} points, the gate allows {self._gate.points:g}: publish fp32")
         self.report["cuda"] = "float32"
-        return _with(self._folder, manifest, self._network, Target("cuda", "float32"))
+        return put(self._folder, manifest, self._network, Target("cuda", "float32"))
 
     def eight_bits(self, manifest: Manifest, *, must: bool) -> Manifest:
         """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
@@ -177,11 +177,11 @@ class _Trial:
 
     def _floats(self, manifest: Manifest) -> Manifest:
         self.report["cpu"] = "float32"
-        return _with(self._folder, manifest, self._network, CPU)
+        return put(self._folder, manifest, self._network, CPU)
 
     def _try(self, manifest: Manifest, target: Target) -> tuple[Manifest, float, float]:
         """The manifest with the graphs of ``target``, the points that they lose, and the seconds of a step."""
-        tried = _with(self._folder, manifest, self._network, target)
+        tried = put(self._folder, manifest, self._network, target)
         engine = staged_engine(self._folder, tried)
         after, seconds = self._gate.scores(engine), speed(engine)
         lost = round(self._gate.lost(self._before, after), 3)
@@ -191,11 +191,11 @@ class _Trial:
         return tried, lost, seconds
 
 
-def _with(folder: Path, manifest: Manifest, network: Network, target: Target) -> Manifest:
+def put(folder: Path, manifest: Manifest, network: Network, target: Target) -> Manifest:
     """Write the graphs of ``target`` in place of those of its device."""
     graphs = write_graphs(network, folder, target)
     devices = manifest.graphs | {target.device: graphs}
-    gone = set(manifest.graphs[target.device].files())
+    gone = set(manifest.graphs[target.device].files()) if target.device in manifest.graphs else set()
     sums = {name: value for name, value in manifest.sha256.items() if name not in gone}
     sums |= {name: sha256(folder / name) for name in graphs.files()}
     return manifest.model_copy(update={"graphs": devices, "sha256": sums})

@@ -1,55 +1,49 @@
-"""The graphs for CUDA of versions that are published already, written anew from their own weights.
+"""Versions with new graphs for CUDA, from their own weights: no checkpoint is needed.
 
     python -m service.conversion.renew VERSION...
 
-For versions whose layers on CUDA are of an older form: no checkpoint is needed, nothing that the CPU runs changes.
-What a gate decided stays, and float16 has to pass the check of its rounding too.  The manifest is replaced last, so
-that a service that looks meanwhile sees one or the other.
+For versions whose layers on CUDA are of an older form, or that have none.  What the CPU runs is the same, what a gate
+decided stays, and float16 has to pass the check of its rounding too.  Each is published as the next version.
 """
 
+import argparse
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import onnx
 
+from ..errors import ServiceError
 from ..heads import TASKS
 from ..repository.manifest import Manifest
-from ..repository.store import read_manifest, sha256, write_manifest
-from .builder import Target
+from ..repository.store import publish, read_files, read_manifest, staging
+from .builder import CUDA, Target
 from .graph import Network
-from .precision import rounded, write_graphs
+from .precision import put, rounded
 from .shape import Shape
 from .weights import WeightFile
 
 
-def renew(folder: Path) -> Manifest:
-    """The new manifest.  RepositoryError where the version cannot be read."""
+def renew(folder: Path) -> Path:
+    """The new version's folder.  RepositoryError where the one in ``folder`` cannot be read."""
     manifest = read_manifest(folder)
-    before, judged = manifest.graphs["cuda"], _judged(folder, manifest)
-    wanted = {before.precision, judged.graphs["cuda"].precision}
-    target = Target("cuda", "float32" if "float32" in wanted else "float16")
-    after = write_graphs(network_of(folder, manifest), folder, target)
-    gone = set(before.files()) - set(after.files())
-    sums = {name: value for name, value in manifest.sha256.items() if name not in gone}
-    sums |= {name: sha256(folder / name) for name in after.files()}
-    precision = manifest.precision | judged.precision
-    renewed = manifest.model_copy(
-        update={"graphs": manifest.graphs | {"cuda": after}, "sha256": sums, "precision": precision}
-    )
-    write_manifest(folder, renewed)
-    for name in gone:
-        os.unlink(folder / name)
-    return renewed
-
-
-def _judged(folder: Path, manifest: Manifest) -> Manifest:
-    """What ``rounded`` says, on a copy."""
-    with tempfile.TemporaryDirectory() as aside:
-        copied = Path(shutil.copytree(folder, Path(aside) / folder.name))
-        return rounded(copied, manifest, network_of(copied, manifest))
+    files, before = read_files(folder, manifest), manifest.graphs.get("cuda")
+    with staging(folder.parent.parent) as staged:
+        for name in files:
+            shutil.copy2(folder / name, staged / name)
+        network = network_of(staged, manifest)
+        # Judged aside, for it writes graphs for the CPU as well.
+        with staging(folder.parent.parent) as aside:
+            copied = Path(shutil.copytree(staged, aside / "judged"))
+            judged = rounded(copied, put(copied, manifest, network, CUDA), network_of(copied, manifest))
+        kept = "float32" if before is not None and before.precision == "float32" else judged.graphs["cuda"].precision
+        renewed = put(staged, manifest, network, Target("cuda", "float32" if kept == "float32" else "float16"))
+        for name in files.keys() - renewed.sha256.keys():
+            os.unlink(staged / name)
+        size = sum(path.stat().st_size for path in (*staged.glob("*.onnx"), staged / "weights.bin"))
+        changes = {"precision": manifest.precision | judged.precision, "parity": manifest.parity | {"bytes": size}}
+        return publish(staged, folder.parent.parent, renewed.model_copy(update=changes))
 
 
 def network_of(folder: Path, manifest: Manifest) -> Network:
@@ -63,6 +57,17 @@ def network_of(folder: Path, manifest: Manifest) -> Network:
     return Network(Shape(**facts), TASKS[manifest.task].head, WeightFile.of(folder, tensors))
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION", help="such as model_repo/sentiment/6")
+    for folder in parser.parse_args().versions:
+        try:
+            print(renew(folder.resolve()))
+        except (ServiceError, OSError) as error:
+            print(error, file=sys.stderr)
+            return 1
+    return 0
+
+
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        print(argument, *renew(Path(argument)).graphs["cuda"].files())
+    sys.exit(main())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from ..heads import Head
 from ..types import Ints, Sequence
@@ -55,9 +56,10 @@ class CudaModel(Model):
         self._spans, self._counts = spans, sorted(unrolled, reverse=True)
         self._sessions |= {_part(count): open_session(_part(count), unrolled[count], {}, device) for count in unrolled}
         self._weights = self._given(tensors, weights)
-        half = self._sessions["embed"].get_outputs()[0].type == "tensor(float16)"
+        hidden = self._sessions["embed"].get_outputs()[0]
+        self._width, self._kind = hidden.shape[1], "float16" if hidden.type == "tensor(float16)" else "float32"
         for part in ("take", "join"):
-            graph = small_graph(f"{part}.{'float16' if half else 'float32'}")
+            graph = small_graph(f"{part}.{self._kind}")
             self._sessions[part] = open_session(part, graph, {}, device)
 
     def pack(self, rows: Seq[Sequence]) -> Pack:
@@ -71,16 +73,14 @@ class CudaModel(Model):
         return Hidden(value, depth + layers)
 
     def keep(self, hidden: Hidden, pack: Pack, rows: Seq[int]) -> list[Any]:
-        """Where some rows leave, the others are gathered: nobody's state keeps the memory of those that left."""
-        lengths = [int(pack.lengths[row]) for row in rows]
+        """Where some rows leave now, the others are gathered, so that these keep no memory of those.
+
+        Where all stay, they stay where they are, and share the memory until the last of them has gone on.
+        """
+        pieces = [Piece(hidden.value, int(pack.starts[row]), int(pack.lengths[row])) for row in rows]
         if len(rows) == pack.real:
-            return [
-                Piece(hidden.value, int(pack.starts[row]), length) for row, length in zip(rows, lengths, strict=True)
-            ]
-        places = np.concatenate(
-            [_span(int(pack.starts[row]), length) for row, length in zip(rows, lengths, strict=True)]
-        )
-        whole = self._call("take", {"x": hidden.value, "rows": places})
+            return pieces
+        whole, lengths = self._gather(pieces), [len(piece) for piece in pieces]
         starts = np.cumsum(lengths) - lengths
         return [Piece(whole, int(start), length) for start, length in zip(starts, lengths, strict=True)]
 
@@ -89,15 +89,39 @@ class CudaModel(Model):
         if new:
             entering = self.pack(new)
             pieces = [*self.keep(self.embed(entering), entering, range(len(new))), *pieces]
-        wholes = list({id(piece.whole): piece.whole for piece in pieces}.values())
-        offsets, tokens = dict[int, int](), 0
-        for whole in wholes:
-            offsets[id(whole)] = tokens
-            tokens += whole.shape()[0]
-        places = np.concatenate([_span(offsets[id(piece.whole)] + piece.first, len(piece)) for piece in pieces])
+        whole, firsts = self._joined(pieces)
+        places = np.concatenate([_span(first, len(piece)) for first, piece in zip(firsts, pieces, strict=True)])
         filler = np.zeros(pack.tokens - len(places), dtype=np.int32)  # any token fills a pack up
-        joined = functools.reduce(lambda left, right: self._call("join", {"left": left, "right": right}), wholes)
-        return Hidden(self._call("take", {"x": joined, "rows": np.concatenate((places, filler))}), depth)
+        return Hidden(self._call("take", {"x": whole, "rows": np.concatenate((places, filler))}), depth)
+
+    def _joined(self, pieces: Seq[Piece]) -> tuple[Any, list[int]]:
+        """One state that holds all ``pieces``, and where each begins in it.
+
+        Of several wholes the rows that go on are taken first, so that nothing is larger than the step.
+        """
+        groups: dict[int, list[int]] = {}
+        for number, piece in enumerate(pieces):
+            groups.setdefault(id(piece.whole), []).append(number)
+        if len(groups) == 1:
+            return pieces[0].whole, [piece.first for piece in pieces]
+        parts = [self._gather([pieces[number] for number in group]) for group in groups.values()]
+        order = [number for group in groups.values() for number in group]
+        lengths = [len(pieces[number]) for number in order]
+        starts = dict(zip(order, (np.cumsum(lengths) - lengths).tolist(), strict=True))
+        whole = functools.reduce(lambda left, right: self._call("join", {"left": left, "right": right}), parts)
+        return whole, [starts[number] for number in range(len(pieces))]
+
+    def give_back(self) -> None:
+        """What the arena holds and nobody uses, to the card: sizes that warm-up tried are of no use to others."""
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{self.device.index}")
+        row = np.zeros((1, self._width), dtype=self._kind)
+        self._call("take", {"x": row, "rows": np.zeros(1, dtype=np.int32)}, options)
+
+    def _gather(self, pieces: Seq[Piece]) -> Any:
+        """Pieces of one whole, one after the other."""
+        places = np.concatenate([_span(piece.first, len(piece)) for piece in pieces])
+        return self._call("take", {"x": pieces[0].whole, "rows": places})
 
     def _runs(self, depth: int, layers: int) -> list[tuple[int, int]]:
         """From ``depth`` on, ``layers`` layers as (group, count) that there are graphs for: the longest first."""
@@ -126,7 +150,7 @@ class CudaModel(Model):
             groups[int(group)][f"layer.0.{rest}"] = value
         return groups
 
-    def _call(self, part: str, feeds: dict[str, Any]) -> Any:
+    def _call(self, part: str, feeds: dict[str, Any], options: ort.RunOptions | None = None) -> Any:
         """Inputs from wherever they are; the output stays on the card, in the arena of the process."""
         session = self._sessions[part]
         try:
@@ -137,7 +161,7 @@ class CudaModel(Model):
                 else:
                     binding.bind_ortvalue_input(name, value)
             binding.bind_output(session.get_outputs()[0].name, self.device.kind, self.device.index)
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             raise translated(part, str(error)) from error
         out = binding.get_outputs()[0]

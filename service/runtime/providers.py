@@ -74,7 +74,7 @@ def _why_no_cuda(device: Device) -> str:
     try:
         # Without the CPU beside it nothing is swapped in silence.
         session = ort.InferenceSession(
-            small_graph("probe"), _quiet(), providers=device.providers[:1], disable_fallback=1
+            small_graph("probe"), _quiet(), providers=device.providers[:1], enable_fallback=0
         )
         difference = probe.difference(session)
     except Exception as error:

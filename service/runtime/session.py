@@ -112,6 +112,9 @@ class Model:
         begun = self.states(self.embed(entering), entering) if entering else []
         return Hidden(pack.join([*begun, *kept]), depth)
 
+    def give_back(self) -> None:
+        """What the device holds for this model and nobody uses.  The CPU's arena is given back with the host's."""
+
     def _call(self, part: str, feeds: dict[str, Any]) -> Any:
         """The output of one graph; of the head, in the host's memory."""
         try:
@@ -147,7 +150,7 @@ def open_session(part: str, graph: bytes, weights: Mapping[str, bytes], device: 
         options.add_session_config_entry("session.use_env_allocators", "1")
         options.enable_mem_pattern = False
     try:
-        session = ort.InferenceSession(graph, options, providers=device.providers)
+        session = ort.InferenceSession(graph, options, providers=device.providers, enable_fallback=0)
     except Exception as error:
         if OUT_OF_MEMORY.search(str(error)) or LOST.search(str(error)):
             raise translated(part, str(error)) from error

@@ -1,5 +1,6 @@
 """One loaded version of a model: what it knows, and how the device runs a step of it."""
 
+import contextlib
 import itertools
 import math
 import threading
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..errors import ServiceError
 from ..repository.manifest import Manifest
 from ..runtime.attention import AttentionModel
 from ..runtime.session import Model
@@ -107,6 +109,8 @@ class Engine:
 
     def rebuild(self) -> None:
         if self.remake is not None:
+            with contextlib.suppress(ServiceError):  # the device may be the reason
+                self.model.give_back()
             self.model = self.remake()
 
     def attention(self) -> AttentionModel:

@@ -37,8 +37,8 @@ log = logging.getLogger(__name__)
 Files = Mapping[str, bytes]
 Run = Callable[[Callable[[], Any]], Any]
 Precision = Literal["auto", "int8", "float32"]
-# On CUDA a step's rows times its longest are bounded a token: so much of a packing plan crosses the bus, and kernels of
-# attention that keep the scores lay them out.
+# On CUDA a step's rows times the square of its longest are bounded, as so many places a token of the model's longest:
+# kernels of attention that keep their scores lay them out.
 PLACES = 16
 PADDED = 0.03  # more work than this in padded attention, and a row waits for a step of its like
 
@@ -82,6 +82,7 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
         _choose_exits(engine, device_run)
     layers = options.layers_per_check or measure_layers(engine, engine.budget, device_run)
     engine.stepping = replace(engine.stepping, layers_per_check=layers if layers < manifest.layers else 0)
+    device_run(engine.model.give_back)
     give_back()
     return engine
 
@@ -213,6 +214,7 @@ def _graphs(manifest: Manifest, device: Device) -> Graphs:
         )
     if device.kind == "cuda" and not graphs.unrolled:
         raise DeviceError(
-            f"{manifest.name}/{manifest.version} has graphs for cuda of an older form; convert the checkpoint again"
+            f"{manifest.name}/{manifest.version} has graphs for cuda of an older form. Publish it with new ones: "
+            f"python -m {__package__.partition('.')[0]}.conversion.renew {manifest.name}/{manifest.version}"
         )
     return graphs

@@ -86,7 +86,8 @@ class Stepping:
         going = [one for one in group if one.logits is None]
         if not going or len(going) == len(group):
             return not going
-        left, done = self.layers - going[0].depth, sum(len(one) for one in group if one.logits is not None)
+        left = self.layers - min(one.depth for one in going)
+        done = sum(len(one) for one in group if one.logits is not None)
         return done * left >= self.regrouping * sum(map(len, group))
 
     def without_early_exit(self) -> "Stepping":

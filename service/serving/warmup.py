@@ -160,7 +160,8 @@ def exits_pay(engine: Warmable, plain: Warmable, budget: int, run: Run, clock: C
     timers = [_Timer(one, run, clock) for one in (engine, plain)]
     rounds = [[time_of(rows, layers, layers) for time_of in timers] for _ in range(2 * ROUNDS)]
     asked, straight = (min(times) for times in zip(*rounds, strict=True))
-    regrouping = stepping.regrouping * straight / layers
+    may_be_last = layers - stepping.exits.first if stepping.exits else 0
+    regrouping = may_be_last * stepping.regrouping * straight / layers
     return bool(asked * stepping.mean_depth / layers + regrouping < straight)
 
 

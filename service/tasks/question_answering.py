@@ -39,7 +39,8 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class EncodedQuestion:
-    """``places`` says which of the caller's documents each of ``documents`` is; ``blank`` ones are left out.
+    """``places`` says which of the caller's documents each of ``documents`` is, or is a part of; ``blank`` ones are
+    left out.
 
     ``unread``: how many windows are not here, because they have least in common with the question.
     """
@@ -52,18 +53,29 @@ class EncodedQuestion:
     unread: int = 0
 
     def reading(self, most: int) -> "EncodedQuestion":
-        """With at most ``most`` windows: those that have most in common with the question, and their documents."""
+        """With at most ``most`` windows: those that have most in common with the question.
+
+        What they cover of a document, where they touch or overlap, is a document of its own from then on: decoding
+        costs what was read, and not what stands between.
+        """
         if len(self.windows) <= most:
             return self
         asked = self.windows[0].sequence.ids[1 : self.windows[0].sequence.second - 1]
         inside = [one.sequence.ids[one.sequence.second : one.sequence.second + one.length] for one in self.windows]
-        windows = [self.windows[index] for index in best(bm25(asked, inside), most)]
-        kept = sorted({window.document for window in windows})
-        numbers = {document: number for number, document in enumerate(kept)}
+        pieces = _together([self.windows[index] for index in best(bm25(asked, inside), most)])
+        windows = [
+            replace(window, document=number, start=window.start - piece[0].start)
+            for number, piece in enumerate(pieces)
+            for window in piece
+        ]
+        whole = [piece[0].document for piece in pieces]
+        documents = [
+            self.documents[document].part(piece[0].start, piece[-1].start + piece[-1].length)
+            for document, piece in zip(whole, pieces, strict=True)
+        ]
         return EncodedQuestion(
-            [self.texts[one] for one in kept], [self.documents[one] for one in kept],
-            [replace(window, document=numbers[window.document]) for window in windows],
-            [self.places[one] for one in kept], self.blank, len(self.windows) - len(windows),
+            [self.texts[one] for one in whole], documents, windows, [self.places[one] for one in whole], self.blank,
+            len(self.windows) - len(windows),
         )  # fmt: skip
 
     @property
@@ -209,6 +221,18 @@ class QuestionAnswering:
 def _starts(tokens: int, room: int, step: int) -> range:
     """Where windows begin: each ``step`` after the last, until one reaches the end."""
     return range(0, max(1, tokens - room + step), step)
+
+
+def _together(windows: Seq[Window]) -> list[list[Window]]:
+    """In their order, those of a document that touch or overlap together."""
+    pieces: list[list[Window]] = []
+    for window in windows:
+        last = pieces[-1][-1] if pieces else None
+        if last is not None and last.document == window.document and window.start <= last.start + last.length:
+            pieces[-1].append(window)
+        else:
+            pieces.append([window])
+    return pieces
 
 
 def _forbid_blank(table: Spans, text: str, tokens: Tokens) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -150,14 +151,20 @@ def test_cuda_computes_in_half_precision_only_where_it_keeps_the_score(tmp_path:
     assert read_manifest(wanted).graphs["cpu"].precision == "float32"
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_model_that_overflows_in_half_precision_has_float32_on_cuda(tmp_path: Path, activation: str) -> None:
-    """Between two kernels of the feed-forward part, where ONNX Runtime on the CPU never leaves float32."""
-    folder = save_checkpoint(tmp_path / "large", hidden_act=activation)
+def overflowing(folder: Path, **config: Any) -> Path:
+    """A checkpoint whose feed-forward parts give out more than float16 can hold, and take it back."""
+    save_checkpoint(folder, **config)
     weights = load_file(folder / "model.safetensors")
     for name in weights:
         weights[name] *= 1e4 if ".ffn." in name else 1e-4 if name.endswith("ffn_output.weight") else 1.0
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_model_that_overflows_in_half_precision_has_float32_on_cuda(tmp_path: Path, activation: str) -> None:
+    """Between two kernels of the feed-forward part, where ONNX Runtime on the CPU never leaves float32."""
+    folder = overflowing(tmp_path / "large", hidden_act=activation)
     manifest = read_manifest(convert(str(folder), tmp_path / "repo", Options("m")))
 
     assert manifest.graphs["cuda"].precision == manifest.precision["cuda"] == "float32"

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from service.conversion.pipeline import Options, convert
-from service.conversion.renew import renew
+from service.conversion.renew import main, renew
 from service.repository.manifest import Graphs
 from service.repository.store import check_files, read_manifest, sha256, write_manifest
 from tests.checkpoints import save_checkpoint
+from tests.conversion.test_precision import overflowing
 
 
 def older(folder: Path) -> None:
@@ -22,14 +25,54 @@ def older(folder: Path) -> None:
     write_manifest(folder, manifest.model_copy(update=changed))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_graphs_of_an_older_form_become_what_conversion_writes(tmp_path: Path) -> None:
     checkpoint = save_checkpoint(tmp_path / "checkpoint", num_hidden_groups=3, inner_group_num=2, half=True)
     folder = convert(str(checkpoint), tmp_path / "repo", Options("m"))
-    wanted = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
-    facts = read_manifest(folder)
+    wanted, facts = contents(folder), read_manifest(folder)
     older(folder)
+    before = contents(folder)
     renewed = renew(folder)
 
-    check_files(folder, renewed)
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"} == wanted
-    assert read_manifest(folder) == facts
+    assert (renewed.parent.name, renewed.name) == ("m", "2")
+    check_files(renewed, read_manifest(renewed))
+    assert contents(renewed) == wanted | {"manifest.json": (renewed / "manifest.json").read_bytes()}
+    assert read_manifest(renewed) == facts.model_copy(update={"version": 2})
+    # Versions are immutable: whoever serves the old one notices nothing.
+    assert contents(folder) == before
+    assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == ["m"]
+
+
+def test_a_version_without_graphs_for_cuda_gets_them(tmp_path: Path) -> None:
+    folder = convert(str(save_checkpoint(tmp_path / "checkpoint")), tmp_path / "repo", Options("m"))
+    facts = read_manifest(folder)
+    gone = set(facts.graphs["cuda"].files())
+    sums = {name: value for name, value in facts.sha256.items() if name not in gone}
+    write_manifest(folder, facts.model_copy(update={"graphs": {"cpu": facts.graphs["cpu"]}, "sha256": sums}))
+
+    assert read_manifest(renew(folder)).graphs == facts.graphs
+
+
+def test_one_that_overflows_there_gets_float32(tmp_path: Path) -> None:
+    folder = convert(str(overflowing(tmp_path / "large")), tmp_path / "repo", Options("m"))
+    older(folder)
+    renewed = read_manifest(renew(folder))
+
+    assert renewed.graphs["cuda"].precision == "float32"
+    assert "overflow" in renewed.precision["rounding"]["why"]
+
+
+def test_what_is_no_version_is_told_in_one_line_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = convert(str(save_checkpoint(tmp_path / "checkpoint")), tmp_path / "repo", Options("m"))
+    (folder / "embed.cpu.onnx").write_bytes(b"damaged")
+    capsys.readouterr()
+    for version in (tmp_path / "nowhere", folder):
+        monkeypatch.setattr("sys.argv", ["renew", str(version)])
+        assert main() == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert sorted(path.name for path in (tmp_path / "repo").rglob("*") if path.is_dir()) == ["1", "m"]

@@ -30,9 +30,9 @@ class OnTheCpu(CudaModel):
     def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
         return self._layers.advance(Hidden(host(hidden.value), hidden.depth), pack, layers)
 
-    def _call(self, part: str, feeds: dict[str, Any]) -> Any:
+    def _call(self, part: str, feeds: dict[str, Any], options: Any = None) -> Any:
         self.calls.append(part)
-        return super()._call(part, feeds)
+        return super()._call(part, feeds, options)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ class Gone:
     def pack(self, rows: Any) -> Any:
         raise DeviceLost("CUDA failure 700")
 
+    def give_back(self) -> None:
+        raise DeviceLost("CUDA failure 700")
+
 
 def test_its_facts_are_those_of_its_manifest() -> None:
     engine = light_engine("a", 3, max_length=48)

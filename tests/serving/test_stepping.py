@@ -180,6 +180,14 @@ def test_a_step_ends_for_those_that_leave_where_that_costs_less_than_to_carry_th
     assert Stepping(12, regrouping=regrouping).worth_ending(group) is ends
 
 
+def test_how_far_the_others_have_to_go_is_that_of_the_one_with_most_before_it() -> None:
+    done = Progress(row(10), logits=np.zeros(2, np.float32))
+    for others in ((5, 1), (1, 5)):
+        group = [done, *(Progress(row(10), depth=depth) for depth in others)]
+        assert Stepping(6, regrouping=1.0).worth_ending(group)
+        assert not Stepping(6, regrouping=2.0).worth_ending(group)
+
+
 def test_layers_that_differ_keep_sequences_of_different_depth_apart() -> None:
     at = Progress(row(5), depth=3)
 

@@ -151,7 +151,8 @@ def test_regrouping_is_told_in_layers_of_the_step() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "mean_depth", "regrouping", "pays"),
-    [(12.0, 6.0, 0.0, True), (24.0, 6.0, 0.0, False), (12.0, 6.0, 5.0, True), (12.0, 6.0, 7.0, False)],
+    # All layers take 12 s; at half of the depth and as slow 6 are left, for eleven depths that may be the last.
+    [(12.0, 6.0, 0.0, True), (24.0, 6.0, 0.0, False), (12.0, 6.0, 0.5, True), (12.0, 6.0, 0.6, False)],
 )
 def test_early_exits_pay_where_what_is_saved_is_more_than_asking_and_regrouping(
     asked: float, mean_depth: float, regrouping: float, pays: bool

@@ -476,3 +476,12 @@ def test_what_is_read_is_answered_as_if_there_were_nothing_else(seed: int, most:
     for answer in answered.answers:
         assert texts[answer.document][answer.start : answer.end] == answer.text != ""
     assert {answer.document for answer in answered.answers} <= set(part.places)
+    # What is decoded is what was read: a book costs no more than the windows of it that were.
+    assert sum(map(len, part.documents)) <= part.tokens
+    kept, nothing = set(map(id, part.sequences)), np.float32(-1e4)
+    whole_logits = [logits[id(one)] if id(one) in kept else np.full((len(one), 2), nothing) for one in whole.sequences]
+    wanted = task.decode(whole, whole_logits, top_k=1)
+    best = answered.answers[0]
+    assert (best.text, best.start, best.document) == (
+        wanted.answers[0].text, wanted.answers[0].start, wanted.answers[0].document
+    )  # fmt: skip
