@@ -183,3 +183,13 @@ class TrainingError(ServiceError):
 
 class QualityError(ServiceError):
     code = "quality"
+
+
+def error_of(code: str, message: str) -> ServiceError:
+    """The error of one text, told by its ``code``, as an error again."""
+    kinds: list[type[ServiceError]] = [ServiceError]
+    for kind in kinds:  # which grows by what is made of each
+        if kind.code == code:
+            return kind(message)
+        kinds += kind.__subclasses__()
+    return ServiceError(message)

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from service import errors
-from service.errors import QueueFull, ServiceError, Unavailable
+from service.errors import QueueFull, ServiceError, Unavailable, error_of
 
 LINE = re.compile(r"(?P<branch>[│ ]*(?:├── |└── ))(?P<name>\w+) +(?P<status>\d{3})  \S")
 CLASSES = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, ServiceError)]
@@ -43,3 +43,18 @@ def test_a_message_is_for_people_and_for_logs() -> None:
 def test_what_passes_says_when_to_come_back(error: ServiceError) -> None:
     assert error.retry_after == 7.0
     assert ServiceError("other").retry_after is None
+
+
+OF_ONE_TEXT = ("InvalidRequest", "TextTooLong", "TooLarge", "DeadlineExceeded", "InferenceFailed", "OutOfMemory")
+
+
+@pytest.mark.parametrize("kind", [getattr(errors, name) for name in OF_ONE_TEXT])
+def test_an_error_is_told_again_as_what_it_was(kind: type[ServiceError]) -> None:
+    again = error_of(kind.code, "inputs.3: why")
+
+    assert type(again) is kind
+    assert (again.status, again.message) == (kind.status, "inputs.3: why")
+
+
+def test_an_unknown_code_is_an_error_of_ours() -> None:
+    assert (error_of("nobody's", "why").status, error_of("nobody's", "why").message) == (500, "why")

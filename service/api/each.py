@@ -1,10 +1,10 @@
 """A list of inputs, each answered in its own place: one that cannot be read, or fails, is an error there alone."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence as Seq
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-from ..errors import ServiceError
+from ..errors import ServiceError, error_of
 from ..serving.engine import Engine, Task
 from ..serving.pending import Outcome
 from ..types import Floats, Sequence
@@ -88,6 +88,16 @@ def _result(
             return outcome
         logits.append(outcome)
     return _try(decode, task, item, logits)
+
+
+def check_whole(results: Seq[Mapping[str, Any]], place: str = "inputs.") -> None:
+    """For shapes of answers that have no place for the error of one input: the first is raised, as what it is.
+
+    ``place`` and its number say which it was.
+    """
+    for index, result in enumerate(results):
+        if "error" in result:
+            raise error_of(result["error"]["code"], f"{place}{index}: {result['error']['message']}")
 
 
 def _shown(result: Result | ServiceError) -> Result:

@@ -11,12 +11,12 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from ..errors import InvalidRequest
 from ..serving.engine import Engine, Task
 from ..tasks.embedding import Embedding
 from ..tasks.fill_mask import FillMask
 from ..tasks.token_classification import TokenClassification
 from .classify import classified
+from .each import check_whole
 from .embed import embedded
 from .fill_mask import filled
 from .open_inference import PlainError
@@ -216,13 +216,6 @@ async def _tag(work: RequestWork, body: InferenceRequest, chosen: dict[str, Any]
 SHAPES: dict[type[Task] | None, Callable[[RequestWork, InferenceRequest, dict[str, Any]], Awaitable[Response]]] = {
     Embedding: _embed, FillMask: _fill, TokenClassification: _tag,
 }  # fmt: skip
-
-
-def check_whole(results: Seq[Mapping[str, Any]]) -> None:
-    """InvalidRequest for the first input that failed: this shape has no place for its error."""
-    for index, result in enumerate(results):
-        if "error" in result:
-            raise InvalidRequest(f"inputs.{index}: {result['error']['message']}")
 
 
 def labels_of(results: Seq[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:

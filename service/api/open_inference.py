@@ -26,6 +26,7 @@ from ..tasks.classification import Classification
 from ..tasks.embedding import Embedding
 from ..tasks.question_answering import QuestionAnswering
 from .classify import classified
+from .each import check_whole
 from .embed import embedded
 from .qa import answered
 from .route import JsonRoute, add_json_route, validate
@@ -180,7 +181,7 @@ def _qa_body(given: dict[str, list[str]]) -> dict[str, Any]:
 
 def label_tensors(results: Seq[Mapping[str, Any]]) -> list[Tensor]:
     """(inputs, labels), best first."""
-    _check_whole(results)
+    check_whole(results, "inputs: text ")
     shape = (len(results), len(results[0]["labels"]))
     best = [one for result in results for one in result["labels"]]
     return [
@@ -191,16 +192,9 @@ def label_tensors(results: Seq[Mapping[str, Any]]) -> list[Tensor]:
 
 def vector_tensors(results: Seq[Mapping[str, Any]]) -> list[Tensor]:
     """(inputs, hidden)"""
-    _check_whole(results)
+    check_whole(results, "inputs: text ")
     shape = (len(results), len(results[0]["embedding"]))
     return [Tensor("embedding", "FP32", shape, [value for one in results for value in one["embedding"]])]
-
-
-def _check_whole(results: Seq[Mapping[str, Any]]) -> None:
-    """InvalidRequest for the first input that failed: a tensor has no empty places."""
-    for index, result in enumerate(results):
-        if "error" in result:
-            raise InvalidRequest(f"inputs: text {index}: {result['error']['message']}")
 
 
 def answer_tensors(found: Mapping[str, Any]) -> list[Tensor]:

@@ -4,7 +4,9 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
+from service.errors import InferenceFailed
 from service.settings import Settings
 from tests.conftest import serving
 
@@ -133,3 +135,33 @@ async def test_tei_health_and_info(client: httpx.AsyncClient) -> None:
     assert facts["model_type"]["classifier"]["label2id"] == {"negative": 0, "positive": 1}
     assert facts["max_client_batch_size"] == 1024
     assert facts["max_input_length"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/models/sentiment", {"inputs": [TEXT, "x"]}),
+        ("/predict", {"inputs": [[TEXT], ["x"]]}),
+        (
+            "/v2/models/sentiment/infer",
+            {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": [TEXT, "x"]}]},
+        ),
+    ],
+)
+async def test_a_device_that_fails_is_not_the_clients_fault(
+    client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch, path: str, content: Any
+) -> None:
+    """One text of a list fails on the device: these shapes have no place for its error, and a client may try again."""
+    (engine,) = app.state.service.registry.named("sentiment")
+
+    embed, short = engine.model.embed, len(engine.task.encode("x").sequences[0])
+
+    def fails(pack: Any) -> Any:
+        if short in pack.lengths:
+            raise InferenceFailed("embed: no")
+        return embed(pack)
+
+    monkeypatch.setattr(engine.model, "embed", fails)
+    response = await client.post(path, json=content)
+
+    assert response.status_code == 500, response.text
