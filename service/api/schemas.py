@@ -117,10 +117,8 @@ class QaRequest(Request):
     texts: bool = Field(False, description="Give the texts of files, too: answers' offsets are theirs.")
     pictures: bool = Field(False, description="Give a picture of each page of a file that holds an answer, too.")
     top_k: int = Field(1, ge=1, le=100, description="How many answers to give; they never overlap.")
-    read: int | None = Field(
-        None, ge=1, le=1_000_000, description="How many windows of the texts to read at most: those that have most in "
-        "common with the question. As the service is set (read_windows) where absent.",
-    )  # fmt: skip
+    read: int | None = Field(None, ge=1, le=1_000_000, description="Windows to read at most: those that have most in "
+                             "common with the question; read_windows of the service where absent.")  # fmt: skip
     max_answer_tokens: int = Field(30, ge=1, le=100, description="Longest answer, in tokens.")
     no_answer: bool = Field(
         False, description="True: the documents may hold no answer. None is given then, and scores leave room for it."
@@ -247,10 +245,7 @@ class QaResponse(BaseModel):
     no_answer_score: float = Field(description="The chance that the documents hold no answer.")
     tokens: int = Field(description="What the model read, the question in each window included.")
     windows: int = Field(description="In how many windows the documents were read.")
-    unread: int | None = Field(
-        None, description="How many windows were not, for they have less in common with the question (read); absent "
-        "where all were.",
-    )  # fmt: skip
+    unread: int | None = Field(None, description="How many were not (read); absent where all were.")
     skipped: list[SkippedDocument] | None = Field(
         None, description="Documents without text, and files that cannot be read; absent where none is."
     )

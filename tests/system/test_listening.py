@@ -58,7 +58,8 @@ def test_tls_with_a_certificate_that_is_renewed(
         repository, tmp_path / "log", "--tls-certificate", str(chain), "--tls-key", str(key), "--workers", workers
     )
     running.append(server)
-    (ready, *_) = server.wait_for("ready: https://")
+    # All of them: one that starts later would have the renewed one from the beginning.
+    (ready, *_) = server.wait_for("ready: https://", int(workers))
     url = server.url.replace("http:", "https:")
     assert url in ready
     with httpx.Client(base_url=url, verify=ssl.create_default_context(cafile=str(chain))) as client:
