@@ -40,7 +40,7 @@ def test_layers_wait_for_nothing_and_copy_nothing_back() -> None:
 
 
 def test_memory_stays_near_what_a_step_needs() -> None:
-    """With the bias in the operator of attention, and plans of memory, the arena grew to 1,511 MB."""
+    """With the bias in the operator of attention, one long row among 300 short ones took 784 MB alone."""
     facts = seen("growth")
 
     assert facts["weights"] < 30
@@ -49,7 +49,7 @@ def test_memory_stays_near_what_a_step_needs() -> None:
 
 @pytest.mark.parametrize(("regrouping", "waits"), [("0", 46), ("1", 30)])
 def test_states_never_cross_the_bus_and_each_text_leaves_where_it_does_on_the_cpu(regrouping: str, waits: int) -> None:
-    """Before, 1.3 MB crossed it, twice for everyone, whenever one left."""
+    """Before, 2 MB went there and back: everyone's state, whenever one left."""
     facts = seen("exits", regrouping)
 
     assert facts["uncomputed"] == []
