@@ -20,7 +20,7 @@ from .attention import FILE as ATTENTION, build_attention
 from .builder import CPU, CUDA, Device
 from .checkpoint import Checkpoint, read_checkpoint
 from .graph import Network
-from .precision import Gate, check_wish, lowered, staged_engine, write_graph, write_graphs
+from .precision import Gate, check_wish, lowered, size_of, staged_engine, write_graph, write_graphs
 from .verify import verify
 from .weights import WeightFile, serving_arrays
 
@@ -73,7 +73,7 @@ def convert(
         manifest = manifest.model_copy(update={"parity": verify_files(folder, manifest, checkpoint)})
         step("choosing the precision")
         manifest = lowered(folder, manifest, network, options.precision, options.gate)
-        manifest.parity["bytes"] = sum(path.stat().st_size for path in (*folder.glob("*.onnx"), folder / "weights.bin"))
+        manifest.parity["bytes"] = size_of(folder)
         for number, measure in enumerate(measures, start=1):
             step(f"measuring, {number} of {len(measures)}")
             manifest = Manifest.model_validate(manifest.model_dump() | measure(staged_engine(folder, manifest)))

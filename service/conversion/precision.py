@@ -28,6 +28,7 @@ from .builder import CPU, LAYER_MATRICES, ROUNDED, Target, WeightBits
 from .graph import Network, build
 from .unrolled import build_layers, build_tensors, counts
 from .verify import TOLERANCE, difference
+from .weights import FILE as WEIGHTS
 
 BITS: tuple[WeightBits, ...] = (7, 8)
 INT8 = tuple(
@@ -67,21 +68,23 @@ def staged_engine(folder: Path, manifest: Manifest, device: Device | None = None
 
 
 def write_graphs(network: Network, folder: Path, target: Target) -> Graphs:
+    """Embedding, layers in the form of the device, and head."""
+    names = {part: f"{part}.{target.device}.onnx" for part in ("embed", "head")}
+    for part, name in names.items():
+        write_graph(build(part, network, target), folder / name)
+    layers = _unrolled if target.device == "cuda" else _looped
+    return Graphs.model_validate({"precision": target.precision} | names | layers(network, folder, target))
+
+
+def _looped(network: Network, folder: Path, target: Target) -> dict[str, Any]:
     """Eight bits come with the same layers in float32 beside them."""
-    names: dict[str, Any] = {part: f"{part}.{target.device}.onnx" for part in ("embed", "head")}
-    for part in ("embed", "head"):
-        write_graph(build(part, network, target), folder / names[part])
-    names |= _unrolled(network, folder, target) if target.device == "cuda" else {"layers": "layers.cpu.onnx"}
-    if target.device == "cpu":
-        write_graph(build("layers", network, target), folder / names["layers"])
-    exact = folder / "layers.cpu.float32.onnx"
-    if target.device == "cpu":
+    layers, exact = folder / "layers.cpu.onnx", folder / "layers.cpu.float32.onnx"
+    write_graph(build("layers", network, target), layers)
+    if not target.int8:
         exact.unlink(missing_ok=True)
-    if target.int8:
-        write_graph(build("layers", network, CPU), exact)
-        names["float32_layers"] = exact.name
-        names["weight_bits"] = target.weight_bits
-    return Graphs.model_validate({"precision": target.precision} | names)
+        return {"layers": layers.name}
+    write_graph(build("layers", network, CPU), exact)
+    return {"layers": layers.name, "float32_layers": exact.name, "weight_bits": target.weight_bits}
 
 
 def _unrolled(network: Network, folder: Path, target: Target) -> dict[str, Any]:
@@ -90,6 +93,11 @@ def _unrolled(network: Network, folder: Path, target: Target) -> dict[str, Any]:
         write_graph(build_layers(network, target, count), folder / name)
     write_graph(build_tensors(network, target), folder / "tensors.cuda.onnx")
     return {"tensors": "tensors.cuda.onnx", "unrolled": files}
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of a version's graphs and weights."""
+    return sum(path.stat().st_size for path in (*folder.glob("*.onnx"), folder / WEIGHTS))
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:

@@ -20,7 +20,7 @@ from ..repository.manifest import Manifest
 from ..repository.store import publish, read_files, read_manifest, staging
 from .builder import CUDA, Target
 from .graph import Network
-from .precision import put, rounded
+from .precision import put, rounded, size_of
 from .shape import Shape
 from .weights import WeightFile
 
@@ -41,8 +41,10 @@ def renew(folder: Path) -> Path:
         renewed = put(staged, manifest, network, Target("cuda", "float32" if kept == "float32" else "float16"))
         for name in files.keys() - renewed.sha256.keys():
             os.unlink(staged / name)
-        size = sum(path.stat().st_size for path in (*staged.glob("*.onnx"), staged / "weights.bin"))
-        changes = {"precision": manifest.precision | judged.precision, "parity": manifest.parity | {"bytes": size}}
+        changes = {
+            "precision": manifest.precision | judged.precision,
+            "parity": manifest.parity | {"bytes": size_of(staged)},
+        }
         return publish(staged, folder.parent.parent, renewed.model_copy(update=changes))
 
 

@@ -137,22 +137,21 @@ class CudaModel(Model):
     def _given(self, graph: bytes, weights: Mapping[str, bytes]) -> list[dict[str, Any]]:
         """The weights of each group on the card, under the names of the layers' inputs."""
         session = open_session("tensors", graph, weights, self.device)
-        binding, names = session.io_binding(), [one.name for one in session.get_outputs()]
-        for name in names:
-            binding.bind_output(name, self.device.kind, self.device.index)
-        try:
-            session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's own kinds share no base but this
-            raise translated("tensors", str(error)) from error
+        names = [one.name for one in session.get_outputs()]
         groups: list[dict[str, Any]] = [{} for _ in self._spans]
-        for name, value in zip(names, binding.get_outputs(), strict=True):
+        for name, value in zip(names, self._bound("tensors", session, {}), strict=True):
             _, group, rest = name.removesuffix(GIVEN).split(".", 2)
             groups[int(group)][f"layer.0.{rest}"] = value
         return groups
 
     def _call(self, part: str, feeds: dict[str, Any], options: ort.RunOptions | None = None) -> Any:
-        """Inputs from wherever they are; the output stays on the card, in the arena of the process."""
-        session = self._sessions[part]
+        (out,) = self._bound(part, self._sessions[part], feeds, options)
+        return host(out) if part == "head" else out
+
+    def _bound(
+        self, part: str, session: ort.InferenceSession, feeds: dict[str, Any], options: ort.RunOptions | None = None
+    ) -> Seq[Any]:
+        """Inputs from wherever they are; the outputs stay on the card, in the arena of the process."""
         try:
             binding = session.io_binding()
             for name, value in feeds.items():
@@ -160,12 +159,13 @@ class CudaModel(Model):
                     binding.bind_cpu_input(name, np.ascontiguousarray(value))
                 else:
                     binding.bind_ortvalue_input(name, value)
-            binding.bind_output(session.get_outputs()[0].name, self.device.kind, self.device.index)
+            for output in session.get_outputs():
+                binding.bind_output(output.name, self.device.kind, self.device.index)
             session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime's own kinds share no base but this
             raise translated(part, str(error)) from error
-        out = binding.get_outputs()[0]
-        return host(out) if part == "head" else out
+        outputs: Seq[Any] = binding.get_outputs()
+        return outputs
 
 
 def _part(count: int) -> str:
