@@ -34,6 +34,9 @@ serve: $(BIN)/.serving  ## the service with the default models
 # What depends on the processor runs a second time as on one without VNNI and bfloat16, whatever this one has.
 BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py checkpoint.py) tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
+# The same routes, where the models are in another process.
+SHARED = tests/api/test_classify.py tests/api/test_qa.py tests/api/test_explain.py tests/api/test_operations.py \
+  tests/api/test_open_inference.py tests/api/test_hugging_face.py tests/api/test_keys.py
 
 # The last transformers with a question answering pipeline, over our torch: what /qa is compared with.
 $(VENV)-transformers4/.done: $(BIN)/.everything
@@ -47,6 +50,7 @@ $(VENV)-kserve/.done:
 test: $(BIN)/.everything $(VENV)-transformers4/.done $(VENV)-kserve/.done  ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 	$(BIN)/python -m pytest --cpu-features none $(BOTH_WAYS)
+	$(BIN)/python -m pytest --share-models $(SHARED)
 
 browser:  ## Chromium from Debian's packages, for tests/e2e, which are skipped without one
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
@@ -93,6 +97,7 @@ bench: $(BIN)/.everything $(VENV)-peers/.done  ## packing, then the service agai
 	$(BIN)/python benchmarks/packing.py
 	$(BIN)/python benchmarks/serving.py --data $(DATA) --out runs/bench --peers $(abspath $(VENV)-peers/bin/python) $(ARGS)
 	$(BIN)/python benchmarks/roofline.py --data $(DATA) --out runs/bench
+	$(BIN)/python benchmarks/hop.py --out runs/bench
 	$(BIN)/python benchmarks/growth.py --data $(DATA) --out runs/bench
 	$(BIN)/python benchmarks/operators.py $(lastword $(wildcard model_repo/sentiment/[0-9]*)) --lengths 25 > runs/bench/operators.md
 	cp runs/bench/growth.png runs/bench/early-exit.png docs/images/

@@ -36,7 +36,11 @@ The layers that were saved are counted over the load.  *In lists*: 16 sentences 
     "workers": """## Several processes
 
 `--workers`, `sentiment` on sentences, 16 clients: the answers, and whether the metrics of all processes add up to what
-was sent. The cores are shared out among them.""",
+was sent. With models of their own (`--share-models no`) the cores are shared out among the workers; with one process
+that has them for all it has the cores, and each step is filled by all of them. *One client* alone shows what the hop
+between the processes costs.""",
+    "hop": """One client asks in turn a service whose two workers share a model process, and one whose workers have
+models of their own; the layers have one thread (`benchmarks/hop.py`).""",
     "growth": """## What grows with what
 
 Seconds of one request to the shipped models, one client (`benchmarks/growth.py`): a text that grows (read in windows),

@@ -29,11 +29,12 @@ from servers import HERE, albert_serve, closed, counted, free_port, opened, repo
 
 from service.bench.traffic import Kind, endless, read_kind
 from service.repository.store import read_manifest, versions
+from service.runtime.packing import like_lengths
 from service.runtime.processor import current
 from service.runtime.providers import choose
 from service.serving.loading import LoadOptions, load
 from service.training.evaluate import Request, evaluate
-from service.training.predictors import Remote, steps
+from service.training.predictors import Remote
 
 CLIENTS = 16
 PEERS = {
@@ -191,19 +192,28 @@ class Bench:
         return found | {"answers_per_second": CLIENTS * found["answers_per_second"]}
 
     def workers(self) -> list[dict[str, Any]]:
-        """Server processes: ``sentiment`` on sentences, and whether their metrics add up."""
+        """Server processes, with models of their own or shared: ``sentiment`` on sentences, and whether their metrics
+        add up; one client alone pays for the hop to the process that has the models.
+        """
         answered = 'albert_requests_total{route="/classify",status="200"'
         kinds = [short_texts(self.options.data)]
 
         def ask(url: str) -> dict[str, Any]:
             before = counted(url, answered)
             found = closed(url, kinds, CLIENTS, self.options.seconds, 0)
-            return {"requests_sent": found["requests"], "in_metrics": int(counted(url, answered) - before)} | found
+            told = {"requests_sent": found["requests"], "in_metrics": int(counted(url, answered) - before)} | found
+            return told | {"one_client_p50_ms": self.load(url, kinds, 1)["p50_ms"]}
 
         with contextlib.ExitStack() as stack:
-            urls = {n: stack.enter_context(albert_serve(REPOSITORY, self.log, workers=n)) for n in (1, 2, 4)}
-            asked = {str(workers): functools.partial(ask, url) for workers, url in urls.items()}
-            return [{"workers": n} | found for n, found in fastest_of(asked, self.options.rounds).items()]
+            urls = {
+                (n, share): stack.enter_context(albert_serve(REPOSITORY, self.log, workers=n, share_models=share))
+                for n, share in ((1, "no"), (2, "no"), (2, "yes"), (4, "no"), (4, "yes"))
+            }
+            asked = {" ".join(map(str, which)): functools.partial(ask, url) for which, url in urls.items()}
+            found = fastest_of(asked, self.options.rounds)
+            return [
+                dict(zip(("workers", "share_models"), which.split(), strict=True)) | found[which] for which in asked
+            ]
 
     def overhead(self) -> list[dict[str, Any]]:
         """At saturation against the runtime alone; idle against tokenizing and one call of the plain export."""
@@ -214,7 +224,7 @@ class Bench:
 
         def offline() -> dict[str, Any]:
             began = time.perf_counter()
-            for step in steps(rows, engine.budget):
+            for step in like_lengths(rows, engine.budget):
                 engine.run([rows[index] for index in step])
             return {"tokens_per_second": round(sum(map(len, rows)) / (time.perf_counter() - began))}
 

@@ -108,7 +108,7 @@ class QueueFull(ServiceError):
     code = "queue_full"
     status = 429
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
@@ -186,7 +186,7 @@ class QualityError(ServiceError):
 
 
 def error_of(code: str, message: str) -> ServiceError:
-    """The error of one text, told by its ``code``, as an error again."""
+    """An error that was told by its ``code``, such as that of one text, as an error again."""
     kinds: list[type[ServiceError]] = [ServiceError]
     for kind in kinds:  # which grows by what is made of each
         if kind.code == code:

@@ -43,12 +43,16 @@ class Settings(BaseSettings):
         "that does not work is an error.",
     )  # fmt: skip
     workers: int = Field(
-        1, ge=1, le=256, description="Server processes. More of them parse and tokenize more requests at once, and "
-        "each holds its own copy of the models.",
+        1, ge=1, le=256, description="Server processes. More of them parse and tokenize more requests at once; see "
+        "share_models for whose the models are.",
+    )  # fmt: skip
+    share_models: Literal["auto", "yes", "no"] = Field(
+        "auto", description="Where there are several workers: yes has one more process hold the models and the device "
+        "for all of them, no has each hold its own. auto: yes where there is a CUDA card that may be used.",
     )  # fmt: skip
     threads: int = Field(
-        0, ge=0, description="CPU threads for inference in each worker; 0 shares out the cores that may be used, by "
-        "affinity and by the cgroup's quota.",
+        0, ge=0, description="CPU threads for inference in each process that holds models; 0 shares out the cores that "
+        "may be used, by affinity and by the cgroup's quota.",
     )  # fmt: skip
     precision: Literal["auto", "int8", "float32"] = Field(
         "auto", description="What models with graphs in eight bits run in. auto takes float32 where the processor has "
@@ -59,7 +63,7 @@ class Settings(BaseSettings):
         "instead, to run as another machine of a mixed fleet does.",
     )  # fmt: skip
     cuda_memory_mb: int = Field(
-        0, ge=0, description="Limit in MiB of what a worker's models hold on a CUDA card, together; 0 sets none."
+        0, ge=0, description="Limit in MiB of what a process' models hold on a CUDA card, together; 0 sets none."
     )
     classify_model: str = Field(
         "sentiment", description="The model of a /classify request that names none. Unless it is set, and where there "

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,6 +18,9 @@ import torch
 from fastapi import FastAPI
 
 from service.api.app import create_app
+from service.api.computing import choose_device
+from service.api.lifecycle import Lifecycle
+from service.api.model_process import holding
 from service.conversion.pipeline import Options, convert
 from service.runtime import processor
 from service.settings import Settings
@@ -29,15 +33,18 @@ torch.set_num_threads(1)
 SENTIMENT: dict[str, Any] = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
 
 
+SHARE_MODELS = False
 CPU_FEATURES = "auto"  # what server processes are started with, too
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--share-models", action="store_true", help="apps get their models from a model process")
     parser.addoption("--cpu-features", default="auto", help="run as on a processor with these: auto, none, vnni ...")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    global CPU_FEATURES
+    global CPU_FEATURES, SHARE_MODELS
+    SHARE_MODELS = config.getoption("--share-models")
     CPU_FEATURES = config.getoption("--cpu-features")
     processor.assume(CPU_FEATURES)
 
@@ -74,11 +81,30 @@ def settings(repository: Path) -> Settings:
 
 @contextlib.asynccontextmanager
 async def started(settings: Settings) -> AsyncIterator[FastAPI]:
-    """An app for ``settings``, with its models loaded."""
+    """An app for ``settings``, with its models loaded; ``app.state.loop`` runs those of ``app.state.models``."""
+    if SHARE_MODELS:
+        async with sharing(settings) as app:
+            yield app
+        return
     app = create_app(settings)
     async with app.router.lifespan_context(app):
+        app.state.loop, app.state.models = app.state.service.device, app.state.service.registry
         await app.state.service.registry.wait()
         yield app
+
+
+@contextlib.asynccontextmanager
+async def sharing(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The same as a worker whose models are in a model process, which here is in this one."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "models.socket"
+        async with holding(settings, choose_device(settings, 1), path, Lifecycle()) as host:
+            app = create_app(settings, models_at=path)
+            async with app.router.lifespan_context(app):
+                app.state.loop, app.state.models, app.state.host = host.device, host.registry, host
+                await app.state.service.registry.wait()
+                await until(lambda: not app.state.service.device.down)
+                yield app
 
 
 @contextlib.asynccontextmanager
@@ -104,7 +130,7 @@ async def hold_device(app: FastAPI) -> tuple["asyncio.Future[object]", threading
         return release.wait(20)
 
     loop = asyncio.get_running_loop()
-    held = loop.run_in_executor(None, app.state.service.device.between_steps, wait)
+    held = loop.run_in_executor(None, app.state.loop.between_steps, wait)
     await until(entered.is_set)
     return held, release
 

@@ -16,9 +16,9 @@ LEVELS = {
     "service.tracing": 2, "service.background": 2, "service.metrics": 2, "service.logs": 2,
     "service.tasks": 3, "service.runtime": 3, "service.repository": 3,
     "service.serving": 4, "service.documents": 4,
-    "service.api": 5, "service.conversion": 5, "service.training": 5,
-    "service.judging": 6, "service.bench": 6, "service.batch": 6,
-    "service.commands": 7, "service.cli": 8, "service.__main__": 9,
+    "service.sharing": 5, "service.api": 6, "service.conversion": 5, "service.training": 5,
+    "service.judging": 7, "service.bench": 7, "service.batch": 7,
+    "service.commands": 8, "service.cli": 9, "service.__main__": 10,
 }  # fmt: skip
 # Within serving: each may import those after it.
 SERVING = [
@@ -27,6 +27,7 @@ SERVING = [
     "loading",
     "warmup",
     "reuse",
+    "loaded",
     "engine",
     "unloaded",
     "recovery",
@@ -118,10 +119,10 @@ def test_only_settings_reads_the_environment_and_only_runtime_imports_onnxruntim
             assert module.startswith("service.runtime") or "onnxruntime" not in imports(path), module
         if "os.environ" in path.read_text():
             # launch hands flags on to worker processes and looks for unknown settings, app hands a switch on to the
-            # tokenizers; workers says where metrics are shared, metrics asks whether they are; converted asks for the
+            # tokenizers; workers says what processes share, metrics and computing ask for it; converted asks for the
             # user's cache.
-            names = ("service.api.launch", "service.api.app", "service.api.workers", "service.metrics")
-            assert module in (*names, "service.commands.converted"), module
+            names = ("service.api.launch", "service.api.app", "service.api.workers", "service.api.computing")
+            assert module in (*names, "service.metrics", "service.commands.converted"), module
 
 
 def test_serving_loads_nothing_heavy(repository: Path) -> None:

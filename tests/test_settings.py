@@ -17,6 +17,7 @@ from service.settings import PREFIX, Settings, unknown_variables
 # Of every setting a value that is not its default, as text and as it is read.
 OTHER: dict[str, tuple[str, Any]] = {
     "model_repo": ("/srv/models", Path("/srv/models")),
+    "share_models": ("yes", "yes"),
     "api_key_file": ("/run/keys.toml", Path("/run/keys.toml")),
     "admin_keys": ("root", ["root"]),
     "unix_socket": ("/run/albert.sock", Path("/run/albert.sock")),

@@ -21,18 +21,10 @@ from .. import __version__
 from ..background import background
 from ..documents.reader import DocumentReader
 from ..metrics import Metrics, resident_memory
-from ..runtime import processor
-from ..runtime.providers import RUNTIME_VERSION, Device, choose as choose_provider
+from ..runtime.providers import RUNTIME_VERSION, Device
 from ..serving.aside import Aside
-from ..serving.device_loop import DeviceLoop
 from ..serving.encoding import EncodingStage
-from ..serving.engine import Engine
-from ..serving.loading import LoadOptions, load
-from ..serving.recovery import Recovery
-from ..serving.registry import Registry
 from ..serving.reuse import Reuse
-from ..serving.scheduler import Policy
-from ..serving.unloaded import Unloaded
 from ..serving.watcher import watch
 from ..settings import Settings
 from . import (
@@ -55,7 +47,8 @@ from . import (
 )
 from .access import Access
 from .body import BodyLimits
-from .keys import Keys
+from .computing import SWITCH_SECONDS, Models, choose_device, models_elsewhere, models_here
+from .keys import Keys, follow_keys
 from .lifecycle import Lifecycle, State
 from .loop_lag import LoopLag
 from .middleware import RequestMiddleware
@@ -68,18 +61,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 PULSE_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
-KEYS_SECONDS = 1.0
-SWITCH_SECONDS = 0.0005
 
 
-def create_app(settings: Settings, device: Device | None = None, life: Lifecycle | None = None) -> FastAPI:
-    """The app for ``settings``.  Nothing is loaded before it starts.  ``device``: chosen at start where not given."""
+def create_app(
+    settings: Settings, device: Device | None = None, life: Lifecycle | None = None, models_at: Path | None = None
+) -> FastAPI:
+    """The app for ``settings``.  Nothing is loaded before it starts.
+
+    ``device``: chosen at start where not given; none is where the models are in a process that listens at
+    ``models_at``.
+    """
     metrics = Metrics(CollectorRegistry())
     life = life or Lifecycle()
     app = FastAPIOffline(
         redoc_url=None, title="albert-serve", version=__version__,
         summary="Text classification and question answering with ALBERT", generate_unique_id_function=openapi.name,
-        lifespan=functools.partial(_lifespan, settings, metrics, device, life),
+        lifespan=functools.partial(_lifespan, settings, metrics, device, life, models_at),
     )  # fmt: skip
     for task in (classify, qa, tokens, fill_mask, embed, summarize, choose, explain):
         task.add_route(app)
@@ -104,43 +101,29 @@ def create_app(settings: Settings, device: Device | None = None, life: Lifecycle
     return app
 
 
-def choose_device(settings: Settings) -> Device:
-    """DeviceError where the one that is asked for does not work."""
-    if settings.cpu_features != "auto":
-        processor.assume(settings.cpu_features)
-    threads = settings.threads or max(1, processor.current().cores // settings.workers)
-    device = choose_provider(settings.device, threads=threads, memory_limit=settings.cuda_memory_mb * 2**20)
-    if device.kind == "cuda" and settings.workers > 1:
-        log.warning(
-            "%d workers on one card: each holds a CUDA context and all models, and their steps take turns. Give one "
-            "worker a card", settings.workers,
-        )  # fmt: skip
-    log.info("inference on %s (%s), %d CPU threads, %s", device, device.reason, threads, processor.current())
-    return device
-
-
 @contextlib.asynccontextmanager
 async def _lifespan(
-    settings: Settings, metrics: Metrics, chosen: Device | None, life: Lifecycle, app: FastAPI
+    settings: Settings, metrics: Metrics, device: Device | None, life: Lifecycle, models_at: Path | None, app: FastAPI
 ) -> AsyncIterator[None]:
-    device = chosen or choose_device(settings)
+    if models_at is None:
+        there = models_here(settings, metrics, device or choose_device(settings, settings.workers), life)
+    else:
+        there = models_elsewhere(settings, metrics, models_at)
     # The device's thread comes back from ONNX Runtime to an interpreter that the loop holds; 5 ms is a long wait then.
     sys.setswitchinterval(SWITCH_SECONDS)
     # Texts are tokenized one by one: the library's own pool of threads would only stand by.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    service = app.state.service = _build(settings, metrics, device, life)
+    service = app.state.service = _build(settings, metrics, there, life)
     metrics.build.labels(__version__, platform.python_version(), RUNTIME_VERSION).set(1)
     keys: Keys = app.state.keys
     service.device.admission.share_of = keys.share
-    recovery = Recovery(service.device, service.registry.engines, life.fail, settings.step_timeout_seconds)
     access: Access = app.state.access
     async with (
-        service.device.running(),
-        recovery.watching(),
+        there.running(),
         watch(service.registry, settings.watch_seconds, life.look_again),
         app.state.lag.measuring(),
         background(_pulse(service), "pulse"),
-        background(_look_at_keys(keys), "keys"),
+        background(follow_keys(keys), "keys"),
     ):
         if settings.workers > 1:
             # They share the ports.  A worker that is not ready must not take requests that a ready one could answer.
@@ -175,30 +158,21 @@ def _grpc(service: Service, access: Access, tracing: "Tracing | None") -> Abstra
     return grpc_serving(service, access, tracing, (key.read_bytes(), chain.read_bytes()) if chain and key else None)
 
 
-def _build(settings: Settings, metrics: Metrics, device: Device, life: Lifecycle) -> Service:
-    loop = DeviceLoop(metrics, Policy(settings.ageing, settings.bulk_delay_seconds))
-    options = LoadOptions(
-        device, settings.token_budget, settings.layers_per_step, settings.early_exit, settings.precision
-    )
-
-    def loader(folder: Path) -> Engine:
-        return load(folder, options, loop.between_steps)
-
-    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # what the workers have in common
-    unloaded = Unloaded(Path(shared) if shared else None)
-    registry = Registry(settings.model_repo, loader, metrics, settings.versions, unloaded=unloaded)
-
+def _build(settings: Settings, metrics: Metrics, there: Models, life: Lifecycle) -> Service:
     def refused(why: str) -> None:
         metrics.refused.labels(why).inc()
 
-    encoding = EncodingStage(max_chars=10 * settings.max_text_chars, clock=loop.clock, on_refusal=refused)
+    encoding = EncodingStage(max_chars=10 * settings.max_text_chars, clock=there.device.clock, on_refusal=refused)
     files = DocumentReader(
         seconds=settings.document_seconds, pages=settings.document_pages, chars=settings.max_text_chars,
         memory=settings.document_memory_mb, on_refusal=refused,
     )  # fmt: skip
     bodies = BodyLimits(settings.max_body_bytes, settings.max_body_memory, settings.body_seconds)
     reuse = Reuse(metrics, settings.cache_mb * 2**20, settings.cache_seconds)
-    return Service(settings, metrics, registry, loop, encoding, Aside(loop, refused), files, life, bodies, reuse)
+    aside = Aside(there.between_steps, refused)
+    return Service(
+        settings, metrics, there.registry, there.device, there.submit, encoding, aside, files, life, bodies, reuse
+    )  # fmt: skip
 
 
 async def _ready(service: Service) -> None:
@@ -217,12 +191,6 @@ async def _first(*waits: Coroutine[Any, Any, object]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _look_at_keys(keys: Keys) -> None:
-    while True:
-        await asyncio.sleep(KEYS_SECONDS)
-        keys.look()
 
 
 async def _pulse(service: Service) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from ..errors import TextTooLong, TooLarge
-from ..serving.attention import attention_by_layer
 from ..serving.engine import Engine
-from ..tasks.attention import Attention, chosen, collect, pieces, words_of
+from ..tasks.attention import Attention, chosen, pieces, words_of
 from ..tasks.explaining import Asked, Encoded, Labelled
 from ..tasks.occlusion import Part, words
 from ..types import Priority, Sequence
@@ -29,9 +28,7 @@ async def by_attention(
     row = _one_window(encoded)
     _check_size(len(row), turns if layers is None else len(layers), most_heads if heads is None else len(heads))
     score = subject.settle(encoded, await work.run_whole(engine, [row], Priority.BULK, early_exit=False))
-    found = await work.run_aside(
-        lambda piece: collect(attention_by_layer(engine.model, engine.attention(), row, piece), layers, heads)
-    )
+    found = await work.run_aside(lambda piece: engine.attention_of(row, layers, heads, work.deadline, piece))
     numbers = {"layers": layers or range(1, turns + 1), "heads": heads or range(1, most_heads + 1)}
     size = len(row) + sum(weights.size for weights in found.weights) // 100
     answer = await work.decode(size, lambda: _by_word(subject, found) | _weights(found, **numbers))

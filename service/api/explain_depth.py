@@ -3,7 +3,6 @@
 from typing import Any
 
 from ..errors import TooLarge
-from ..serving.depths import logits_by_depth
 from ..serving.engine import Engine
 from ..tasks.exits import exit_signal
 from ..tasks.explaining import Asked, Labelled
@@ -24,7 +23,7 @@ async def by_depth(
     tokens = sum(map(len, rows))
     if tokens > MOST_DEPTH_TOKENS:
         raise TooLarge(f"the text has {tokens} tokens; depth explains at most {MOST_DEPTH_TOKENS}: send a part of it")
-    by_depth = await work.run_aside(lambda piece: logits_by_depth(engine.model, rows, piece))
+    by_depth = await work.run_aside(lambda piece: engine.logits_by_depth(rows, work.deadline, piece))
     depths = [{"depth": depth} | _at_depth(subject, encoded, logits) for depth, logits in enumerate(by_depth, start=1)]
     policy = engine.stepping.exits
     signals = [exit_signal(logits[0], engine.manifest.temperature) for logits in by_depth]

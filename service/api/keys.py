@@ -12,6 +12,7 @@ The file is TOML::
     admin = true     # may load and unload models
 """
 
+import asyncio
 import hashlib
 import logging
 import math
@@ -31,6 +32,7 @@ from ..settings import Settings
 
 log = logging.getLogger(__name__)
 HASHED = re.compile(r"sha256:([0-9a-f]{64})")
+LOOK_SECONDS = 1.0  # between two looks at the file
 RATE_SECONDS = 10  # over which a rate is averaged
 NAME = r"[A-Za-z0-9._-]{1,64}"
 Name = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]
@@ -150,6 +152,12 @@ class Keys:
             raise UsageError(f"api_key_file: {path}: one sha256 stands there twice")
         self._from_file = found
         self._shares = {one.name: one.share for one in found.values() if one.share is not None}
+
+
+async def follow_keys(keys: Keys) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        keys.look()
 
 
 def _digest(given: str) -> str:

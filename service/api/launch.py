@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,12 +16,14 @@ from pydantic import ValidationError
 from ..errors import RepositoryError, UsageError
 from ..logs import configure
 from ..repository.store import versions
+from ..runtime import driver
 from ..settings import PREFIX, Settings, unknown_variables
 
 if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
+LONGEST_SOCKET = 107  # bytes of a path (sys/un.h)
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
@@ -59,15 +62,28 @@ def _serve_several(settings: Settings) -> int:
     with metrics_folder() as folder:
         from .listeners import listen
 
-        return Supervisor(settings, listen(settings), folder).run()
+        models_at = Path(folder) / "models.socket" if _shares_models(settings) else None
+        if models_at is not None and len(os.fsencode(models_at)) > LONGEST_SOCKET:
+            raise UsageError(f"{models_at} is too long for a socket: set TMPDIR to a shorter path")
+        return Supervisor(settings, listen(settings), folder, models_at).run()
+
+
+def _shares_models(settings: Settings) -> bool:
+    """Does one process hold the models for all workers?"""
+    if settings.workers == 1 or settings.share_models != "auto":
+        return settings.workers > 1 and settings.share_models == "yes"
+    try:
+        return settings.device != "cpu" and bool(driver.read().cards)
+    except driver.DriverError:
+        return False
 
 
 def _serve_alone(settings: Settings) -> NoReturn:
-    from .app import choose_device
+    from .computing import choose_device
     from .listeners import listen
     from .server import run
 
-    device = choose_device(settings)
+    device = choose_device(settings, processes=1)
     run(settings, device, listen(settings), lambda: None)
 
 

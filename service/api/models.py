@@ -44,7 +44,7 @@ async def show_model(name: str, request: Request) -> dict[str, Any]:
         raise service.registry.missing(name)
     versions = [
         engine.manifest.model_dump(mode="json")
-        | {"device": str(engine.model.device), "token_budget": engine.budget, "served_precision": engine.precision}
+        | {"device": str(engine.device), "token_budget": engine.budget, "served_precision": engine.precision}
         for engine in engines
     ]
     return {"name": name, "versions": versions}

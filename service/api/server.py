@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -159,10 +160,16 @@ class Server(uvicorn.Server):
             self._life.stop()
 
 
-def run(settings: Settings, device: Device, listeners: list[socket.socket], on_ready: Callable[[], None]) -> NoReturn:
-    """Serve on ``listeners`` until told to stop, and end the process."""
+def run(
+    settings: Settings, device: Device | None, listeners: list[socket.socket], on_ready: Callable[[], None],
+    models_at: Path | None = None,
+) -> NoReturn:  # fmt: skip
+    """Serve on ``listeners`` until told to stop, and end the process.
+
+    ``device`` and ``models_at`` as in ``create_app``.
+    """
     life = Lifecycle()
-    app = create_app(settings, device, life)
+    app = create_app(settings, device, life, models_at)
     server = Server(settings, app, life, on_ready)
     server.run(sockets=listeners)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

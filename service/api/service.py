@@ -10,7 +10,6 @@ from ..heads import TASKS, TaskFacts
 from ..metrics import Metrics
 from ..serving.aside import Aside
 from ..serving.cost import quantile
-from ..serving.device_loop import DeviceLoop
 from ..serving.encoding import EncodingStage
 from ..serving.engine import Task
 from ..serving.registry import Registry
@@ -23,6 +22,7 @@ from ..tasks.multiple_choice import MultipleChoice
 from ..tasks.question_answering import QuestionAnswering
 from ..tasks.token_classification import TokenClassification
 from .body import BodyLimits
+from .computing import ComputingDevice, Submit
 from .lifecycle import Lifecycle
 
 KINDS: dict[type[Task], TaskFacts] = {
@@ -61,7 +61,8 @@ class Service:
     settings: Settings
     metrics: Metrics
     registry: Registry
-    device: DeviceLoop
+    device: ComputingDevice
+    submit: Submit
     encoding: EncodingStage
     aside: Aside
     files: DocumentReader

@@ -20,7 +20,6 @@ from ..serving.depths import InDeviceThread
 from ..serving.engine import Engine
 from ..serving.pending import Outcome
 from ..serving.queue import estimate
-from ..serving.submission import submit
 from ..types import Floats, Priority, Sequence, StepRun
 from .service import PRICED, Service
 
@@ -153,10 +152,9 @@ class RequestWork:
     ) -> list[Outcome]:
         steps: list[StepRun] | None = [] if self.trace is not None and self.trace.recorded else None
         arrived = self.service.device.clock()
-        outcomes, timings = await submit(
-            self.service.device, engine, rows, deadline=self.until(priority), reservation=self.reservation,
-            priority=priority, early_exit=early_exit, max_queue_tokens=self.service.settings.max_queue_tokens,
-            steps=steps,
+        outcomes, timings = await self.service.submit(
+            engine, rows, deadline=self.until(priority), reservation=self.reservation, priority=priority,
+            early_exit=early_exit, steps=steps,
         )  # fmt: skip
         if self.trace is not None:
             self.trace.device(arrived, steps or [], self.service.device.clock)

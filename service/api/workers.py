@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceError
@@ -35,11 +36,12 @@ USAGE = 78  # exit code of a worker that can never start (EX_CONFIG)
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """One process.  ``reports`` brings "ready" when it serves."""
+    """One process.  ``reports`` brings "ready" when it serves, or has the models that others serve."""
 
     process: Any
     reports: Connection
     started: float
+    holds_models: bool = False
     ready: bool = False
     stopping: bool = False
 
@@ -48,25 +50,30 @@ class Worker:
             while self.reports.poll():
                 self.ready = self.reports.recv() == "ready"
 
+    def __str__(self) -> str:
+        return f"{'model process' if self.holds_models else 'worker'} {self.process.pid}"
+
 
 @dataclass(slots=True)
 class Supervisor:
+    """``models_at``: where one more process gives the workers the models; None where each has its own."""
+
     settings: Settings
     listeners: list[socket.socket]
     metrics_folder: str
+    models_at: Path | None = None
     workers: list[Worker] = field(default_factory=list)
     _signals: list[int] = field(default_factory=list)
     _failures: int = 0  # of workers, in a row
     _start_at: float = 0.0
-    _ever_ready: bool = False
+    _ever_ready: set[bool] = field(default_factory=set)  # Worker.holds_models of those that were
 
     def run(self) -> int:
         """Until told to stop; the exit code."""
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         for number in numbers:
             signal.signal(number, lambda number, frame: self._signals.append(number))
-        for _ in range(self.settings.workers):
-            self._start()
+        self._start_missing()
         while not self._told_to_stop():
             if code := self._look_after():
                 return self._stop(code)
@@ -79,15 +86,22 @@ class Supervisor:
     def _told_to_stop(self) -> bool:
         return signal.SIGTERM in self._signals or signal.SIGINT in self._signals
 
-    def _start(self) -> Worker:
+    def _start_missing(self) -> None:
+        there = [worker.holds_models for worker in self.workers if not worker.stopping]
+        for holds_models, wanted in ((True, int(self.models_at is not None)), (False, self.settings.workers)):
+            for _ in range(wanted - there.count(holds_models)):
+                self._start(holds_models=holds_models)
+
+    def _start(self, *, holds_models: bool = False) -> Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(self.settings, self.listeners, theirs), daemon=False)
+        listeners = None if holds_models else self.listeners
+        process = context.Process(target=work, args=(self.settings, listeners, self.models_at, theirs), daemon=False)
         process.start()
         theirs.close()
-        worker = Worker(process, ours, time.monotonic())
+        worker = Worker(process, ours, time.monotonic(), holds_models)
         self.workers.append(worker)
-        log.info("worker %d started", process.pid)
+        log.info("%s started", worker)
         return worker
 
     def _look_after(self) -> int:
@@ -95,27 +109,25 @@ class Supervisor:
         now = time.monotonic()
         for worker in list(self.workers):
             worker.look()
-            self._ever_ready = self._ever_ready or worker.ready
+            self._ever_ready |= {worker.holds_models} if worker.ready else set()
             if worker.process.is_alive():
                 continue
             self.workers.remove(worker)
             self._bury(worker)
             if worker.stopping:
                 continue
-            if worker.process.exitcode == USAGE and not self._ever_ready:
+            if worker.process.exitcode == USAGE and worker.holds_models not in self._ever_ready:
                 return 1
             self._failures = 1 if now - worker.started > STABLE_SECONDS else self._failures + 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
             self._start_at = now + pause
             log.error(
-                "worker %d ended with %s; another is started in %.1f s. Its own log says why; after a signal 9 look "
-                "for memory, after many of them for a full disk in %s", worker.process.pid, worker.process.exitcode,
+                "%s ended with %s; another is started in %.1f s. Its own log says why; after a signal 9 look "
+                "for memory, after many of them for a full disk in %s", worker, worker.process.exitcode,
                 pause, tempfile.gettempdir(),
             )  # fmt: skip
-        missing = self.settings.workers - sum(not worker.stopping for worker in self.workers)
-        if missing > 0 and now >= self._start_at:
-            for _ in range(missing):
-                self._start()
+        if now >= self._start_at:
+            self._start_missing()
         return 0
 
     def _bury(self, worker: Worker) -> None:
@@ -130,8 +142,13 @@ class Supervisor:
                 os.remove(path)
 
     def _replace_all(self) -> None:
-        log.info("SIGHUP: replacing %d workers, one by one", len(self.workers))
-        for old in [worker for worker in self.workers if not worker.stopping]:
+        """All but the process that holds the models, which looks at the repository in place of that."""
+        for worker in self.workers:
+            if worker.holds_models:
+                os.kill(worker.process.pid, signal.SIGHUP)
+        replaced = [worker for worker in self.workers if not (worker.stopping or worker.holds_models)]
+        log.info("SIGHUP: replacing %d workers, one by one", len(replaced))
+        for old in replaced:
             new = self._start()
             if not self._wait_until_ready(new):
                 log.error("the new worker is not ready; the old ones go on")
@@ -166,26 +183,32 @@ class Supervisor:
             time.sleep(TICK)
         for worker in self.workers:
             if worker.process.is_alive():
-                log.error("worker %d does not end; it is killed", worker.process.pid)
+                log.error("%s does not end; it is killed", worker)
                 worker.process.kill()
             worker.process.join()
             code = code or (0 if worker.process.exitcode in (0, -signal.SIGTERM) else 1)
         return code
 
 
-def work(settings: Settings, listeners: list[socket.socket], reports: Connection) -> None:
-    """The whole of one worker process."""
+def work(
+    settings: Settings, listeners: list[socket.socket] | None, models_at: Path | None, reports: Connection
+) -> None:
+    """The whole of one process: of a worker, or where it has no ``listeners``, of the one that holds the models."""
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from . import server
-    from .app import choose_device
+    from . import model_process, server
+    from .computing import choose_device
 
     def ready() -> None:
         with contextlib.suppress(OSError):
             reports.send("ready")
 
     try:
-        server.run(settings, choose_device(settings), listeners, ready)
+        if listeners is None:
+            assert models_at is not None
+            model_process.run(settings, models_at, ready)
+        device = choose_device(settings, settings.workers) if models_at is None else None
+        server.run(settings, device, listeners, ready, models_at)
     except ServiceError as error:
         log.error("%s", error.message)
         raise SystemExit(USAGE) from None

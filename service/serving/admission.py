@@ -9,6 +9,7 @@ out.
 import heapq
 import math
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,11 +49,12 @@ class Reservation:
 class Admission:
     """All reservations of one device.  Safe from any thread; times are on ``clock``."""
 
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
     on_refusal: Callable[[str], None] = lambda cause: None
     share_of: Callable[[str], float] = lambda client: math.inf  # of the time until a deadline, for one client at most
     step: float = 0.0  # seconds until the step that runs can be interrupted
     _demand: Demand = field(default_factory=Demand)
+    _others: list[tuple[float, float]] = field(default_factory=list)
     _reservations: set[Reservation] = field(default_factory=set)
     _clients: dict[str, "_Client"] = field(default_factory=dict)
     _returns: Returns = field(default_factory=Returns)
@@ -127,6 +129,20 @@ class Admission:
             if not own.requests:
                 del self._clients[reservation.client]
 
+    def owed(self) -> list[tuple[float, float]]:
+        """Seconds of device time that are reserved, by slot."""
+        with self._lock:
+            return self._demand.slots()
+
+    def set_others(self, owed: list[tuple[float, float]]) -> None:
+        """What the device owes besides, by slot, to requests that are reserved elsewhere.  Replaces what it was."""
+        with self._lock:
+            for slot, seconds in self._others:
+                self._demand.remove(slot, seconds)
+            for slot, seconds in owed:
+                self._demand.add(slot, seconds)
+            self._others = owed
+
     def slack(self, now: float) -> float:
         """Seconds that may be lost before a promise breaks."""
         with self._lock:
@@ -182,7 +198,7 @@ class Admission:
 
     def _excess(self, asked: Reservation, now: float) -> float:
         """Seconds by which it would be too much; zero or less: there is room."""
-        if not self._reservations:
+        if not (self._reservations or self._others):
             return 0.0
         own_excess = self._own_seconds(asked) - self.share_of(asked.client) * (asked.deadline - now)
         share, trust = self._share(asked, now), self._trust_at(now)

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from ..errors import QueueFull
 from .admission import late
 from .depths import InDeviceThread
-from .device_loop import DeviceLoop
 
 T = TypeVar("T")
 THREADS = 2
@@ -24,8 +23,8 @@ RETRY_SECONDS = 1.0
 class Aside:
     """``on_refusal`` is told the cause."""
 
-    def __init__(self, device: DeviceLoop, on_refusal: Callable[[str], None] = lambda cause: None) -> None:
-        self._device = device
+    def __init__(self, between_steps: InDeviceThread, on_refusal: Callable[[str], None] = lambda cause: None) -> None:
+        self._between_steps = between_steps
         self._on_refusal = on_refusal
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aside")
         self._inside = 0
@@ -44,7 +43,7 @@ class Aside:
         def piece(one: Callable[[], Any]) -> Any:
             if gone.is_set():
                 raise late()
-            return self._device.between_steps(one)
+            return self._between_steps(one)
 
         self._inside += 1
         try:

@@ -30,6 +30,10 @@ class Demand:
         width = 2.0 ** math.floor(math.log2(left / GRID))
         return math.floor(deadline / width) * width
 
+    def slots(self) -> list[tuple[float, float]]:
+        """Each with its seconds, in order."""
+        return [(slot, self._seconds[slot]) for slot in self._slots]
+
     def add(self, slot: float, seconds: float) -> None:
         if slot not in self._seconds:
             bisect.insort(self._slots, slot)

@@ -13,10 +13,14 @@ import numpy as np
 from ..errors import ServiceError
 from ..repository.manifest import Manifest
 from ..runtime.attention import AttentionModel
+from ..runtime.providers import Device
 from ..runtime.session import Model
+from ..tasks.attention import Attention, collect
 from ..tasks.text import Tokenizer
 from ..types import Floats, ModelRef, Sequence
+from .attention import attention_by_layer
 from .cost import CostModel
+from .depths import InDeviceThread, logits_by_depth
 from .stepping import Progress, Stepping, Stop, advance, never
 
 
@@ -71,6 +75,10 @@ class Engine:
     def max_length(self) -> int:
         return self.manifest.max_length
 
+    @property
+    def device(self) -> Device:
+        return self.model.device
+
     def set_budget(self, tokens: int) -> None:
         self.budget = self.full_budget = tokens
 
@@ -112,6 +120,16 @@ class Engine:
             with contextlib.suppress(ServiceError):  # the device may be the reason
                 self.model.give_back()
             self.model = self.remake()
+
+    def logits_by_depth(self, rows: Seq[Sequence], deadline: float, piece: InDeviceThread) -> list[list[Floats]]:
+        """The head's logits (depths, rows).  Blocks until the last ``piece`` is done, which ends at ``deadline``."""
+        return logits_by_depth(self.model, rows, piece)
+
+    def attention_of(
+        self, row: Sequence, layers: Seq[int] | None, heads: Seq[int] | None, deadline: float, piece: InDeviceThread
+    ) -> Attention:
+        """Where ``row`` looked.  Blocks as ``logits_by_depth``; InvalidRequest where the version has no such graph."""
+        return collect(attention_by_layer(self.model, self.attention(), row, piece), layers, heads)
 
     def attention(self) -> AttentionModel:
         """Blocks where it is the first to ask.  InvalidRequest where the version has none."""

@@ -16,6 +16,7 @@ from ..repository.store import Fingerprint, Listing, fingerprint, look
 from ..runtime.memory import give_back
 from ..types import ModelRef
 from .engine import Engine
+from .loaded import Failure, Loaded
 from .unloaded import Unloaded
 
 log = logging.getLogger(__name__)
@@ -23,27 +24,6 @@ Loader = Callable[[Path], Engine]
 # A mount may be away for a moment: so many looks in a row, and so long, must a version be missing to be retired.
 ABSENT_LOOKS, ABSENT_SECONDS = 3, 10.0
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0  # seconds after a version failed to load, doubled each time
-
-
-@dataclass(slots=True)
-class _Loaded:
-    engine: Engine
-    files: Fingerprint
-    missing: int = 0  # looks in a row that did not find it
-    seen: float = 0.0  # when a look found it, or could not tell
-    leases: int = 0
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        self.idle.set()
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    reason: str
-    files: Fingerprint
-    tries: int
-    retry_at: float
 
 
 @dataclass(slots=True)
@@ -63,9 +43,9 @@ class Registry:
     absent_seconds: float = ABSENT_SECONDS
     unloaded: Unloaded = field(default_factory=Unloaded)
     _syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _failures: dict[ModelRef, _Failure] = field(default_factory=dict)
+    _failures: dict[ModelRef, Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
-    _models: dict[str, dict[int, _Loaded]] = field(default_factory=dict)
+    _models: dict[str, dict[int, Loaded]] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _names: set[str] = field(default_factory=set)  # of all that the repository ever had
 
@@ -133,6 +113,11 @@ class Registry:
     async def wait(self) -> None:
         await self._synced.wait()
 
+    def holds(self, ref: ModelRef, files: Fingerprint) -> bool:
+        """Is this version loaded, from files that look so?"""
+        loaded = self._models.get(ref.name, {}).get(ref.version)
+        return loaded is not None and loaded.files == files
+
     async def _look(self) -> Listing | None:
         """What the repository holds; None where it cannot be read, which changes nothing."""
         try:
@@ -160,7 +145,7 @@ class Registry:
                 wanted.add(number)
         self._retire(name, wanted)
 
-    def _gone(self, one: _Loaded) -> bool:
+    def _gone(self, one: Loaded) -> bool:
         return one.missing >= ABSENT_LOOKS and self.clock() - one.seen >= self.absent_seconds
 
     async def _have(self, ref: ModelRef, *, there: bool) -> bool:
@@ -190,7 +175,7 @@ class Registry:
         if ref.version in versions:
             log.info("%s was published again under its number; it replaces what ran", ref)
             self._close_later(versions[ref.version])
-        versions[ref.version] = _Loaded(engine, files, seen=self.clock())
+        versions[ref.version] = Loaded(engine, files, seen=self.clock())
         seconds = self.clock() - began
         self.metrics.load_seconds.labels(ref.name, ref.version).set(seconds)
         self.metrics.token_budget.labels(ref.name, ref.version).set(engine.budget)
@@ -204,7 +189,7 @@ class Registry:
         before = self._failures.get(ref)
         tries = before.tries + 1 if before is not None and before.files == files else 1
         pause = min(LONGEST_RETRY, FIRST_RETRY * 2 ** (tries - 1))
-        self._failures[ref] = _Failure(str(error), files, tries, self.clock() + pause)
+        self._failures[ref] = Failure(str(error), files, tries, self.clock() + pause)
         self.metrics.load_failures.labels(ref.name).inc()
         expected = isinstance(error, ServiceError)
         log.error(
@@ -219,7 +204,7 @@ class Registry:
         if not loaded:
             self._models.pop(name, None)
 
-    def _close_later(self, loaded: _Loaded) -> None:
+    def _close_later(self, loaded: Loaded) -> None:
         self._start(self._close(loaded))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
@@ -229,7 +214,7 @@ class Registry:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _close(self, loaded: _Loaded) -> None:
+    async def _close(self, loaded: Loaded) -> None:
         await loaded.idle.wait()
         loaded.engine.close()
         ref = loaded.engine.ref
@@ -258,7 +243,7 @@ class Registry:
             if not loaded.leases:
                 loaded.idle.set()
 
-    def _find(self, name: str, version: int | None) -> _Loaded:
+    def _find(self, name: str, version: int | None) -> Loaded:
         loaded = self._models.get(name)
         if loaded and (version is None or version in loaded):
             return loaded[max(loaded) if version is None else version]

@@ -268,7 +268,7 @@ async def test_an_answer_holds_so_many_weights(client: httpx.AsyncClient, monkey
 async def test_a_version_without_its_graph_says_so_and_one_with_it_loads_it_when_asked(
     client: httpx.AsyncClient, app: FastAPI
 ) -> None:
-    (engine,) = [one for one in app.state.service.registry.engines() if one.ref.name == "sentiment"]
+    (engine,) = [one for one in app.state.models.engines() if one.ref.name == "sentiment"]
     assert engine._attention is None
     await ask(client, text="ok", method="attention")
     first = engine._attention

@@ -152,7 +152,7 @@ async def test_a_device_that_fails_is_not_the_clients_fault(
     client: httpx.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch, path: str, content: Any
 ) -> None:
     """One text of a list fails on the device: these shapes have no place for its error, and a client may try again."""
-    (engine,) = app.state.service.registry.named("sentiment")
+    (engine,) = app.state.models.named("sentiment")
 
     embed, short = engine.model.embed, len(engine.task.encode("x").sequences[0])
 

@@ -82,7 +82,7 @@ async def test_requests_above_the_limit_are_429_and_probes_are_answered(settings
     async with started(settings.model_copy(update={"max_requests": 2})) as app, speaking_to(app) as client:
         held, release = await hold_device(app)
         waiting = [asyncio.create_task(client.post("/classify", json={"inputs": "ok"})) for _ in range(2)]
-        await until(lambda: app.state.service.device.queue.tokens)
+        await until(lambda: app.state.loop.queue.tokens)
         refused = [await client.post("/classify", json={"inputs": "ok"}) for _ in range(8)]
         probes = [(await client.get(path)).status_code for path in ("/health/live", "/health/ready", "/metrics")]
         release.set()

@@ -14,6 +14,7 @@ from service.api.tensors import InputTensor, Tensor, texts
 from service.errors import InvalidRequest
 from service.settings import Settings
 from tests.conftest import hold_device, serving, speaking_to, started
+from tests.fakes import until
 
 pytestmark = pytest.mark.anyio
 INFER = "/v2/models/sentiment/infer"
@@ -180,18 +181,19 @@ async def test_the_device_is_promised_as_for_the_services_own_routes(settings: S
         await held
         assert response.status_code == 504
         assert "deadline" in response.json()["error"]
-        assert app.state.service.device.admission.promised == pytest.approx(0.0)
+        await until(lambda: app.state.service.device.admission.promised == pytest.approx(0.0))
         page = (await client.get("/metrics")).text
         assert 'albert_requests_total{route="/v2/models/{name}/infer",status="504"} 1.0' in page
 
 
 async def test_not_ready_is_503_with_the_reason(app: FastAPI, client: httpx.AsyncClient) -> None:
     assert (await client.get("/v2/health/ready")).json() == {"ready": True}
-    app.state.service.device.down = "the device is away"
+    app.state.loop.down = "the device is away"
+    await until(lambda: app.state.service.device.down)
     response = await client.get("/v2/health/ready")
     assert (response.status_code, response.json()["reason"]) == (503, "the device is away")
     assert (await client.get("/v2/models/sentiment/ready")).status_code == 503
-    app.state.service.device.down = ""
+    app.state.loop.down = ""
 
 
 @given(values=st.lists(st.text(st.characters(exclude_categories=["Cs"]))))

@@ -20,6 +20,7 @@ from service.errors import InferenceFailed, Unavailable
 from service.logs import LimitedLog
 from service.runtime.packing import Pack
 from service.settings import Settings
+from tests import conftest
 from tests.conftest import hold_device, serving, speaking_to
 from tests.fakes import until
 from tests.system.conftest import free_port
@@ -317,6 +318,8 @@ async def test_models_show_their_manifests(client: httpx.AsyncClient) -> None:
 
 
 async def test_metrics_add_up(client: httpx.AsyncClient) -> None:
+    if conftest.SHARE_MODELS:
+        pytest.skip("what two processes count is added up in tests/system")
     texts = ["It was not good.", "ok", "Nobody knew why."]
     tokens = sum(r["tokens"] for r in (await client.post("/classify", json={"inputs": texts})).json()["results"])
     await client.post("/qa", json={"question": "Who?", "context": "Nobody knew why."})
@@ -370,7 +373,7 @@ async def test_a_client_that_leaves_takes_its_work_along(client: httpx.AsyncClie
     held, release = await hold_device(app)
     gone = asyncio.create_task(app(asking(), receive, send))  # type: ignore[arg-type]
     stays = asyncio.create_task(client.post("/classify", json={"inputs": "It was not good."}))
-    await until(lambda: len(app.state.service.device.queue) == 2)
+    await until(lambda: len(app.state.loop.queue) == 2)
     left.set()
     await gone
     release.set()
@@ -443,7 +446,7 @@ async def test_a_request_that_is_wrong_is_not_logged(
 async def test_an_inference_that_fails_is_logged_with_the_id_of_its_request(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    engine = next(one for one in app.state.service.registry.engines() if one.ref.name == "sentiment")
+    engine = next(one for one in app.state.models.engines() if one.ref.name == "sentiment")
 
     @dataclass
     class Failing:

@@ -5,14 +5,19 @@ Skipped where no stand-in is built; ``make cuda-trace`` builds it and shows the 
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from service.repository.store import versions
 from tests.conftest import ROOT
+from tests.system.conftest import Server, free_port, kill
 
 pytestmark = pytest.mark.skipif(
     "ALBERT_SERVE_STANDIN_CUDA" not in os.environ, reason="no stand-in for CUDA is built (make cuda-trace)"
@@ -131,3 +136,32 @@ def test_the_whole_service_answers_on_the_card_as_on_the_cpu() -> None:
     assert [one["label"] for one in labels] == [one["label"] for one in exact_labels]
     assert [one["score"] for one in labels] == pytest.approx([one["score"] for one in exact_labels], abs=0.005)
     assert (answer["text"], answer["start"]) == (exact_answer["text"], exact_answer["start"])
+
+
+def test_of_several_workers_one_process_has_the_card(tmp_path: Path) -> None:
+    """Each had a context and all models; now the provider is loaded in one process, which answers for both."""
+    (tmp_path / "sitecustomize.py").write_text("from tests.cuda import standin\nstandin.computing(True)\n")
+    repository = tmp_path / "models"
+    newest = next(version for version in SHIPPED if "/sentiment/" in version)
+    shutil.copytree(ROOT / newest, repository / "sentiment" / newest.rpartition("/")[2])
+    port = free_port()
+    flags = ["--device", "cuda", "--workers", "2", "--port", str(port), "--model-repo", str(repository)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--log-format", "text", "--token-budget", "256", *flags],
+            cwd=ROOT, stdout=output, stderr=output, env=environment,
+        )  # fmt: skip
+    server = Server(process, f"http://127.0.0.1:{port}", log)
+    try:
+        server.wait_for("ready: http", 2, seconds=240)
+        answers = [httpx.post(f"{server.url}/classify", json={"inputs": f"a witty movie {n}"}) for n in range(8)]
+        assert {answer.json()["results"][0]["labels"][0]["label"] for answer in answers} == {"positive"}
+        assert httpx.get(f"{server.url}/models/sentiment").json()["versions"][0]["device"] == "cuda:0"
+        pids = [int(pid) for pid in re.findall(r"(?:worker|model process) (\d+) started", log.read_text())]
+        with_card = [pid for pid in [process.pid, *pids] if "providers_cuda" in Path(f"/proc/{pid}/maps").read_text()]
+        assert with_card == [int(pid) for pid in re.findall(r"model process (\d+) started", log.read_text())]
+        assert server.stop() == 0
+    finally:
+        kill(server)

@@ -33,7 +33,7 @@ async def device() -> Device:
 @pytest.fixture
 async def aside(device: Device) -> AsyncIterator[Aside]:
     causes: list[str] = []
-    made = Aside(device, causes.append)  # type: ignore[arg-type]
+    made = Aside(device.between_steps, causes.append)
     made.causes = causes  # type: ignore[attr-defined]
     yield made
     made.close()
