@@ -19,7 +19,9 @@ from service.repository.manifest import Manifest
 from service.repository.store import read_manifest
 from service.runtime.cuda import GIVEN
 from service.runtime.packing import Pack
+from service.runtime.processor import current
 from service.runtime.providers import Device, choose
+from service.runtime.session import session_options
 
 
 def main() -> None:
@@ -80,8 +82,7 @@ def inputs(
 
 def profile(path: Path, feeds: dict[str, np.ndarray], rounds: int, device: Device) -> tuple[np.ndarray, list[Spent]]:
     """The output, and what one pass spent on what: the mean of ``rounds`` after one that does not count."""
-    options = ort.SessionOptions()
-    options.use_per_session_threads = False
+    options = session_options(device, threads=current().cores)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = f"{folder}/profile"

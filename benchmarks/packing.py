@@ -30,8 +30,8 @@ from service.conversion.graph import Network, build
 from service.conversion.weights import FILE, WeightFile, serving_arrays
 from service.heads import Head
 from service.runtime.processor import current
-from service.runtime.providers import choose
-from service.runtime.session import Model
+from service.runtime.providers import Device, choose
+from service.runtime.session import Model, session_options
 from service.types import Sequence
 
 Variant = Callable[[], np.ndarray]
@@ -70,8 +70,7 @@ def make_models(
     original.save_pretrained(folder)
     packed = packed_model(read_checkpoint(str(folder)), folder)
     export(original, folder / "padded.onnx")
-    options = ort.SessionOptions()
-    options.use_per_session_threads = False  # the same threads as ours
+    options = session_options(Device("cpu"), threads=current().cores)  # the same threads as ours
     return original, packed, ort.InferenceSession(str(folder / "padded.onnx"), options)
 
 

@@ -19,8 +19,9 @@ from packing import MIXED, fastest, machine
 from servers import report, show
 
 from service.repository.store import read_files, read_manifest
+from service.runtime.processor import current
 from service.runtime.providers import Device, choose
-from service.runtime.session import Model
+from service.runtime.session import Model, session_options
 from service.serving.loading import choose_precision, make_model
 
 HIDDEN, BETWEEN, LAYERS = 768, 3072, 12
@@ -53,10 +54,9 @@ def products() -> ort.InferenceSession:
 
 
 def session_of(graph: GraphProto, device: Device) -> ort.InferenceSession:
-    """``graph`` alone on ``device``, in the pool of threads that serving uses."""
+    """``graph`` alone on ``device``, with as many threads as serving has."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = ort.SessionOptions()
-    options.use_per_session_threads = False
+    options = session_options(device, threads=current().cores)
     return ort.InferenceSession(model.SerializeToString(), options, providers=device.providers)
 
 

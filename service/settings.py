@@ -52,7 +52,11 @@ class Settings(BaseSettings):
     )  # fmt: skip
     threads: int = Field(
         0, ge=0, description="CPU threads for inference in each process that holds models; 0 shares out the cores that "
-        "may be used, by affinity and by the cgroup's quota.",
+        "may be used, by affinity and by the cgroup's quota, and follows them when they change.",
+    )  # fmt: skip
+    spin: bool = Field(
+        False, description="Let those threads wait for work without sleeping: a sentence is up to a seventh faster on "
+        "cores that nobody else uses, everything half as fast or less on others.",
     )  # fmt: skip
     precision: Literal["auto", "int8", "float32"] = Field(
         "auto", description="What models with graphs in eight bits run in. auto takes float32 where the processor has "

@@ -33,6 +33,7 @@ OTHER: dict[str, tuple[str, Any]] = {
     "device": ("cuda:1", "cuda:1"),
     "workers": ("3", 3),
     "threads": ("2", 2),
+    "spin": ("true", True),
     "cuda_memory_mb": ("512", 512),
     "classify_model": ("topics", "topics"),
     "qa_model": ("reader", "reader"),

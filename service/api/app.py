@@ -106,9 +106,11 @@ async def _lifespan(
     settings: Settings, metrics: Metrics, device: Device | None, life: Lifecycle, models_at: Path | None, app: FastAPI
 ) -> AsyncIterator[None]:
     if models_at is None:
-        there = models_here(settings, metrics, device or choose_device(settings, settings.workers), life)
+        there = models_here(
+            settings, metrics, device or choose_device(settings, settings.workers), life, settings.workers
+        )
     else:
-        there = models_elsewhere(settings, metrics, models_at)
+        there = models_elsewhere(settings, metrics, models_at, life)
     # The device's thread comes back from ONNX Runtime to an interpreter that the loop holds; 5 ms is a long wait then.
     sys.setswitchinterval(SWITCH_SECONDS)
     # Texts are tokenized one by one: the library's own pool of threads would only stand by.

@@ -138,8 +138,8 @@ def _versions(service: Service, name: str, version: int | None) -> list[Engine]:
 def readiness(service: Service, name: str, version: int | None) -> dict[str, Any]:
     """ModelNotFound where it is not loaded, Unavailable where nothing can answer."""
     engine = _versions(service, name, version)[-1]
-    if service.device.down or service.life.ending:
-        raise Unavailable(service.not_ready_reason())
+    if service.device.down or service.life.ending or not engine.available:
+        raise Unavailable(service.not_ready_reason() or f"{engine.ref} is being opened again; try again in a moment")
     return {"name": name, "version": str(engine.ref.version), "ready": True}
 
 
@@ -178,7 +178,7 @@ def configuration(engine: Engine) -> dict[str, Any]:
 
 def index(service: Service, *, ready: bool = False) -> list[dict[str, str]]:
     """Every version that is loaded or failed; ``ready``: those that are loaded."""
-    loaded = [(engine.ref, "READY", "") for engine in service.registry.engines()]
+    loaded = [(engine.ref, "READY", "") for engine in service.registry.engines() if engine.available]
     failed = [(ref, "UNAVAILABLE", why) for ref, why in service.registry.failures.items()]
     gone = [{"name": name, "version": "", "state": "UNAVAILABLE", "reason": "unloaded"}
             for name in service.registry.unloaded.names()]  # fmt: skip

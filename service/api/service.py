@@ -86,7 +86,7 @@ class Service:
             return self.device.down
         if not self.registry.synced:
             return "the models are being loaded"
-        loaded = {engine.ref.name for engine in self.registry.engines()}
+        loaded = {engine.ref.name for engine in self.registry.engines() if engine.available}
         missing = [name for name in self._required() if name not in loaded]
         if missing:
             return f"required models are not loaded: {', '.join(missing)} (required_models)"

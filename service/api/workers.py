@@ -15,6 +15,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -64,8 +65,9 @@ class Supervisor:
     models_at: Path | None = None
     workers: list[Worker] = field(default_factory=list)
     _signals: list[int] = field(default_factory=list)
-    _failures: int = 0  # of workers, in a row
-    _start_at: float = 0.0
+    # Each by Worker.holds_models: what fails of the one kind keeps none of the other waiting.
+    _failures: Counter[bool] = field(default_factory=Counter)  # in a row
+    _start_at: dict[bool, float] = field(default_factory=lambda: dict.fromkeys((True, False), 0.0))
     _ever_ready: set[bool] = field(default_factory=set)  # Worker.holds_models of those that were
 
     def run(self) -> int:
@@ -89,8 +91,9 @@ class Supervisor:
     def _start_missing(self) -> None:
         there = [worker.holds_models for worker in self.workers if not worker.stopping]
         for holds_models, wanted in ((True, int(self.models_at is not None)), (False, self.settings.workers)):
-            for _ in range(wanted - there.count(holds_models)):
-                self._start(holds_models=holds_models)
+            if time.monotonic() >= self._start_at[holds_models]:
+                for _ in range(wanted - there.count(holds_models)):
+                    self._start(holds_models=holds_models)
 
     def _start(self, *, holds_models: bool = False) -> Worker:
         context = multiprocessing.get_context("spawn")
@@ -118,16 +121,16 @@ class Supervisor:
                 continue
             if worker.process.exitcode == USAGE and worker.holds_models not in self._ever_ready:
                 return 1
-            self._failures = 1 if now - worker.started > STABLE_SECONDS else self._failures + 1
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures - 1))
-            self._start_at = now + pause
+            kind = worker.holds_models
+            self._failures[kind] = 1 if now - worker.started > STABLE_SECONDS else self._failures[kind] + 1
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (self._failures[kind] - 1))
+            self._start_at[kind] = now + pause
             log.error(
                 "%s ended with %s; another is started in %.1f s. Its own log says why; after a signal 9 look "
                 "for memory, after many of them for a full disk in %s", worker, worker.process.exitcode,
                 pause, tempfile.gettempdir(),
             )  # fmt: skip
-        if now >= self._start_at:
-            self._start_missing()
+        self._start_missing()
         return 0
 
     def _bury(self, worker: Worker) -> None:
@@ -144,7 +147,7 @@ class Supervisor:
     def _replace_all(self) -> None:
         """All but the process that holds the models, which looks at the repository in place of that."""
         for worker in self.workers:
-            if worker.holds_models:
+            if worker.holds_models and worker.process.is_alive():
                 os.kill(worker.process.pid, signal.SIGHUP)
         replaced = [worker for worker in self.workers if not (worker.stopping or worker.holds_models)]
         log.info("SIGHUP: replacing %d workers, one by one", len(replaced))
@@ -162,7 +165,7 @@ class Supervisor:
     def _wait_until_ready(self, worker: Worker) -> bool:
         until = time.monotonic() + READY_SECONDS
         while time.monotonic() < until and not self._told_to_stop() and worker.process.is_alive():
-            worker.look()
+            self._look_after()  # it may need a process that ends just now
             if worker.ready:
                 return True
             time.sleep(TICK)
@@ -194,6 +197,7 @@ def work(
     settings: Settings, listeners: list[socket.socket] | None, models_at: Path | None, reports: Connection
 ) -> None:
     """The whole of one process: of a worker, or where it has no ``listeners``, of the one that holds the models."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to look again with
     configure(settings.log_level, settings.log_format)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from . import model_process, server

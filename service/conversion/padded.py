@@ -132,9 +132,7 @@ def write_onnx(original: Original, path: Path) -> dict[str, Any]:
         common.ClearMetadataAndDocStringPass()(exported.model)
         exported.model.ir_version = IR_VERSION
         exported.save(path, external_data=False)
-        options = onnxruntime.SessionOptions()
-        options.use_per_session_threads = False  # the process has one pool, which choosing a device makes
-        session = onnxruntime.InferenceSession(path, options, providers=choose("cpu").providers)
+        session = onnxruntime.InferenceSession(path, providers=choose("cpu").providers)
         return compare(original, partial(session.run, None), path, f"through onnxruntime {onnxruntime.__version__}")
 
 

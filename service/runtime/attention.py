@@ -10,10 +10,13 @@ from .session import open_session, translated
 
 
 class AttentionModel:
-    """``graph`` and the files of ``weights`` that it names, as bytes.  Safe to call from several threads."""
+    """``graph`` and the files of ``weights`` that it names, as bytes; ``threads`` as in ``Device``.
 
-    def __init__(self, graph: bytes, weights: Mapping[str, bytes]) -> None:
-        self._session = open_session("attention", graph, weights, Device("cpu"))
+    Safe to call from several threads.
+    """
+
+    def __init__(self, graph: bytes, weights: Mapping[str, bytes], threads: int = 0) -> None:
+        self._session = open_session("attention", graph, weights, Device("cpu", threads=threads))
 
     def layer(self, hidden: Floats, index: int) -> tuple[Floats, Floats]:
         """Layer ``index``, from 0, of ``hidden`` (tokens, hidden): what leaves it, and who looked at whom.

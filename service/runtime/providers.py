@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import logging
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,39 +11,41 @@ import onnxruntime as ort
 
 from ..errors import DeviceError, UsageError
 from . import driver, probe
-from .processor import current
 from .small import small_graph
 
-log = logging.getLogger(__name__)
 RUNTIME_VERSION: str = ort.__version__
 NOT_ON_CUDA = "ep:'CPUExecutionProvider'"  # the probe has an operator that the CPU has no kernel for
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """``kind`` and ``index`` name it; ``providers`` is what ONNX Runtime is told; ``reason`` is for the log."""
+    """``kind`` and ``index`` name it; ``providers`` is what ONNX Runtime is told; ``reason`` is for the log.
+
+    ``threads`` of the CPU run a model's layers, 0 for all cores; ``spin``: they wait for work without sleeping.
+    """
 
     kind: Literal["cpu", "cuda"]
     index: int = 0
     providers: list[Any] = field(default_factory=lambda: ["CPUExecutionProvider"])
     reason: str = ""
+    threads: int = 0
+    spin: bool = False
 
     def __str__(self) -> str:
         return f"cuda:{self.index}" if self.kind == "cuda" else "cpu"
 
 
-def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
+def choose(wanted: str, *, threads: int = 0, spin: bool = False, memory_limit: int = 0) -> Device:
     """The device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    ``threads`` of the CPU, 0 for all cores; ``memory_limit`` in bytes of all CUDA sessions of the process, 0 for none.
+    ``threads`` and ``spin`` as in ``Device``; ``memory_limit`` in bytes of all CUDA sessions of the process, 0: none.
     DeviceError where a named device does not work, saying what is missing; UsageError where there is none of the name.
     """
     kind, _, number = wanted.partition(":")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", wanted):
         raise UsageError(f"device is {wanted!r}; wanted auto, cpu, cuda or cuda:N")
-    _share_threads(threads or current().cores)
     if kind == "cpu":
-        return Device("cpu", reason="asked for")
+        return Device("cpu", reason="asked for", threads=threads, spin=spin)
     device = _cuda(int(number or 0))
     reason = _why_no_cuda(device)
     if not reason:
@@ -52,7 +53,7 @@ def choose(wanted: str, *, threads: int = 0, memory_limit: int = 0) -> Device:
         return device
     if kind == "cuda":
         raise DeviceError(f"{wanted} was asked for and does not work: {reason}")
-    return Device("cpu", reason=f"no CUDA: {reason}")
+    return Device("cpu", reason=f"no CUDA: {reason}", threads=threads, spin=spin)
 
 
 def _cuda(index: int) -> Device:
@@ -104,17 +105,7 @@ def _missing() -> str:
 def _quiet() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.use_per_session_threads = False
     return options
-
-
-@functools.cache
-def _share_threads(threads: int) -> None:
-    """One pool for all sessions of the process; it can be set only once, before the first session."""
-    try:
-        ort.set_global_thread_pool_sizes(threads, 1)
-    except Exception as error:  # a second, different wish: the pool in use stays
-        log.warning("the pool of threads stays as it was first set: %s", error)
 
 
 @functools.cache

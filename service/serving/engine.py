@@ -76,6 +76,11 @@ class Engine:
         return self.manifest.max_length
 
     @property
+    def available(self) -> bool:
+        """Can it answer?  False for one that another process lost."""
+        return True
+
+    @property
     def device(self) -> Device:
         return self.model.device
 

@@ -71,7 +71,7 @@ def load(folder: Path, options: LoadOptions, device_run: Run = at_once) -> Engin
     if precision == "int8" and options.precision == "auto" and not current().vnni:
         _prefer_floats(engine, files, device, device_run)
     served = engine.precision
-    engine.open_attention = lambda: make_attention(read_files(folder, manifest), manifest)
+    engine.open_attention = lambda: make_attention(read_files(folder, manifest), manifest, device.threads)
     engine.remake = lambda: make_model(read_files(folder, manifest), manifest, device, served)
     if served != graphs.precision:
         log.warning("%s runs in %s, its graphs are in %s: %s", folder, served, graphs.precision, _why(graphs, options))
@@ -192,13 +192,13 @@ def make_model(files: Files, manifest: Manifest, device: Device, precision: str)
     return Model(parts, weights, device, layers=manifest.layers, head=head)
 
 
-def make_attention(files: Files, manifest: Manifest) -> AttentionModel:
+def make_attention(files: Files, manifest: Manifest, threads: int = 0) -> AttentionModel:
     """On the CPU whatever the device.  InvalidRequest for a version that was converted without its graph."""
     if manifest.attention is None:
         raise InvalidRequest(
             f"{manifest.name}/{manifest.version} has no graph that gives attention out: convert its checkpoint again"
         )
-    return AttentionModel(files[manifest.attention], _weights(files, manifest))
+    return AttentionModel(files[manifest.attention], _weights(files, manifest), threads)
 
 
 def _weights(files: Files, manifest: Manifest) -> dict[str, bytes]:

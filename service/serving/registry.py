@@ -42,11 +42,13 @@ class Registry:
     clock: Callable[[], float] = time.monotonic
     absent_seconds: float = ABSENT_SECONDS
     unloaded: Unloaded = field(default_factory=Unloaded)
+    counted: bool = True  # False where another process counts what is loaded and what is not
     _syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _failures: dict[ModelRef, Failure] = field(default_factory=dict)
     _synced: asyncio.Event = field(default_factory=asyncio.Event)
     _models: dict[str, dict[int, Loaded]] = field(default_factory=dict)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _again: int = 0  # how often something was to be loaded again
     _names: set[str] = field(default_factory=set)  # of all that the repository ever had
 
     async def load(self, name: str) -> None:
@@ -66,6 +68,12 @@ class Registry:
         """At the next look, what failed too: somebody has asked another worker to load something."""
         self._failures.clear()
 
+    def load_again(self, name: str = "") -> None:
+        """At the next look, ``name``, or all that is loaded or being loaded; what runs answers until then."""
+        self._again += 1
+        for loaded in self._models.get(name, {}).values() if name else self._all():
+            loaded.files = ()
+
     async def unload(self, name: str) -> None:
         """Let ``name`` go once its requests are answered, until it is loaded again.  ModelNotFound."""
         if not self.named(name):
@@ -73,7 +81,7 @@ class Registry:
         self.unloaded.add(name)
         async with self._syncing:
             self._retire(name, set())
-        self.metrics.loaded.set(len(self.engines()))
+        self.metrics.loaded.set(len(self.engines()) if self.counted else 0)
 
     async def sync(self) -> None:
         """Load what the repository has and this has not; let go what it no longer has.  The old serve meanwhile."""
@@ -93,7 +101,7 @@ class Registry:
                 self._retire(name, set())
             else:
                 await self._sync_model(name, listing)
-        self.metrics.loaded.set(len(self.engines()))
+        self.metrics.loaded.set(len(self.engines()) if self.counted else 0)
         self._synced.set()
 
     @property
@@ -164,7 +172,7 @@ class Registry:
         return await self._load(ref, folder, files) or loaded is not None
 
     async def _load(self, ref: ModelRef, folder: Path, files: Fingerprint) -> bool:
-        began = self.clock()
+        began, again = self.clock(), self._again
         try:
             engine = await asyncio.get_running_loop().run_in_executor(self.executor, self.loader, folder)
         except Exception as error:
@@ -173,9 +181,9 @@ class Registry:
         self._failures.pop(ref, None)
         versions = self._models.setdefault(ref.name, {})
         if ref.version in versions:
-            log.info("%s was published again under its number; it replaces what ran", ref)
+            log.info("%s is loaded again and replaces what ran", ref)
             self._close_later(versions[ref.version])
-        versions[ref.version] = Loaded(engine, files, seen=self.clock())
+        versions[ref.version] = Loaded(engine, files if again == self._again else (), seen=self.clock())
         seconds = self.clock() - began
         self.metrics.load_seconds.labels(ref.name, ref.version).set(seconds)
         self.metrics.token_budget.labels(ref.name, ref.version).set(engine.budget)
@@ -190,7 +198,7 @@ class Registry:
         tries = before.tries + 1 if before is not None and before.files == files else 1
         pause = min(LONGEST_RETRY, FIRST_RETRY * 2 ** (tries - 1))
         self._failures[ref] = Failure(str(error), files, tries, self.clock() + pause)
-        self.metrics.load_failures.labels(ref.name).inc()
+        self.metrics.load_failures.labels(ref.name).inc(int(self.counted))
         expected = isinstance(error, ServiceError)
         log.error(
             "%s does not load: %s. Tried again when its files change, or in %.0f s", ref, error, pause,
@@ -272,9 +280,10 @@ class Registry:
 
     def engines(self) -> list[Engine]:
         """All that is loaded, by name, oldest version first."""
-        return [
-            self._models[name][number].engine for name in sorted(self._models) for number in sorted(self._models[name])
-        ]
+        return [loaded.engine for loaded in self._all()]
+
+    def _all(self) -> list[Loaded]:
+        return [self._models[name][number] for name in sorted(self._models) for number in sorted(self._models[name])]
 
     def close(self) -> None:
         for engine in self.engines():

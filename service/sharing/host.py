@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import secrets
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..background import background
 from ..errors import RepositoryError, ServiceError, Unavailable
 from ..logs import request_id
 from ..serving.aside import Aside
@@ -55,21 +57,25 @@ class Host:
     aside: Aside
     max_queue_tokens: int = 2**62
     workers: set["Connection"] = field(default_factory=set)
+    _servers: list[asyncio.Server] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def listening(self, path: Path) -> AsyncIterator[None]:
         """On a Unix socket at ``path``; one that a dead process left there is removed."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        server = await asyncio.start_unix_server(self._serve, path)
-        pulse = asyncio.create_task(self._tell())
+        await self._listen(path)
         try:
-            yield
+            async with background(self._pulse(path), "telling workers"):
+                yield
         finally:
-            pulse.cancel()
-            server.close()
+            for server in self._servers:
+                server.close()
             for worker in list(self.workers):
                 worker.writer.close()
+
+    async def _listen(self, path: Path) -> None:
+        self._servers.append(await asyncio.start_unix_server(self._serve, path))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         worker = Connection(self, reader, writer)
@@ -88,16 +94,25 @@ class Host:
     def _state(self) -> State:
         return State(self.device.down, self.device.admission.owed())
 
-    async def _tell(self) -> None:
-        told, silent = State("", []), 0
-        while True:
+    async def _pulse(self, path: Path) -> None:
+        told = State("", [])
+        for number in itertools.count(1):
             await asyncio.sleep(PULSE)
-            state, silent = self._state(), silent + 1
-            if state != told or silent >= LONGEST_SILENCE:
-                told, silent = state, 0
-                for worker in self.workers:
-                    if worker.writer.transport.get_write_buffer_size() < UNREAD:  # it may be stopped
-                        write(worker.writer, state)
+            try:
+                state = self._state()
+                if state != told or number % LONGEST_SILENCE == 0:
+                    self._tell(state)
+                    told = state
+                if number % LONGEST_SILENCE == 0 and not _exists(path):
+                    log.warning("%s was removed; it is made again", path)  # such as by who cleans a folder up
+                    await self._listen(path)
+            except Exception:
+                log.exception("workers are not told how the device is, which is a bug; they are told again")
+
+    def _tell(self, state: State) -> None:
+        for worker in self.workers:
+            if worker.writer.transport.get_write_buffer_size() < UNREAD:  # it may be stopped
+                write(worker.writer, state)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,18 +130,22 @@ class Connection:
         while True:
             message = await read(self.reader)
             if isinstance(message, Ask):
-                task = asyncio.create_task(self._answer(message))
-                self._asked[message.number] = task
+                self._start(message)
             elif isinstance(message, Cancel):
                 if asked := self._asked.get(message.number):
                     asked.cancel()
             elif isinstance(message, Close):
                 await self._release(message.lease)
 
+    def _start(self, ask: Ask) -> None:
+        task = self._asked[ask.number] = asyncio.create_task(self._answer(ask))
+        task.add_done_callback(lambda done: self._asked.pop(ask.number, None))  # begun or not
+
     async def end(self) -> None:
-        for task in self._asked.values():
+        asked = list(self._asked.values())
+        for task in asked:
             task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*asked, return_exceptions=True)
         for lease in list(self._leases):
             await self._release(lease)
         self.writer.close()
@@ -139,8 +158,6 @@ class Connection:
         except Exception:
             log.exception("a request of a worker failed, which is a bug")
             result = Failure("internal", "an internal error; the log of the model process says more")
-        finally:
-            self._asked.pop(ask.number, None)
         write(self.writer, Answer(ask.number, result))
 
     async def _done(self, what: Open | Run | Depths | Look) -> Any:
@@ -163,9 +180,10 @@ class Connection:
     async def _open(self, what: Open) -> Opened:
         registry, ref = self.host.registry, ModelRef(what.name, what.version)
         await registry.wait()
-        if registry.unloaded.changed():
+        changed = registry.unloaded.changed()
+        if changed:
             registry.try_again()
-        if not registry.holds(ref, what.files):
+        if changed or not registry.holds(ref, what.files):
             await asyncio.shield(asyncio.ensure_future(registry.sync()))  # who asks may leave
         if not registry.holds(ref, what.files):
             why = registry.failures.get(ref, "its files differ from those that are loaded; they are being changed")
@@ -193,7 +211,11 @@ class Connection:
             )  # fmt: skip
         finally:
             device.admission.release(reservation)
-        return Ran(Outcomes.of(outcomes), timings, steps or [], _cost(engine.cost))
+        return Ran(Outcomes.of(outcomes), timings, steps or [], _cost(engine.cost), self._stale(engine))
+
+    def _stale(self, engine: Engine) -> bool:
+        current = [one for one in self.host.registry.named(engine.ref.name) if one.ref == engine.ref]
+        return bool(current) and current[0] is not engine
 
     def _engine(self, lease: int) -> Engine:
         if lease not in self._leases:
@@ -204,6 +226,10 @@ class Connection:
         if lease in self._leases:
             _, stack = self._leases.pop(lease)
             await stack.aclose()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
 
 
 def _cost(cost: CostModel) -> Cost:

@@ -58,8 +58,8 @@ class Link:
             raise self._ended or DeviceLost(GONE)
         number, writer = next(self._numbers), self._writer
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        write(writer, Ask(number, what))
         try:
+            write(writer, Ask(number, what))
             result = await future
         except asyncio.CancelledError:
             write(writer, Cancel(number))
@@ -76,19 +76,25 @@ class Link:
 
     async def _connect(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            try:
                 reader, self._writer = await asyncio.open_unix_connection(self.path)
                 await self._follow(reader, self._writer)
+            except OSError:  # it is not there yet, or any more
+                pass
+            except Exception:
+                log.exception("what the model process said cannot be understood, which is a bug; connecting again")
             await asyncio.sleep(AGAIN)
 
     async def _follow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until the connection breaks."""
-        self._connected.set()
-        opening = asyncio.create_task(self._open())
+        """Until the connection breaks.  A process that stands still may be connected to: it counts once it speaks."""
+        opening: asyncio.Task[None] | None = None
         try:
             while True:
                 message = await read(reader)
                 self._heard = True
+                if opening is None:
+                    self._connected.set()
+                    opening = asyncio.create_task(self._open())
                 if isinstance(message, Answer):
                     self._settle(message)
                 elif isinstance(message, State):
@@ -97,12 +103,18 @@ class Link:
             log.error("the model process is gone; who waits for it is told so")
         finally:
             self._writer = None
-            opening.cancel()
+            if opening is not None:
+                opening.cancel()
             writer.close()
+            self.on_state(State("", []))  # what it owed, it owes no more
             if self._ended is None:
-                self.down = GONE
+                self.down = self.down if self.down == HANGS else GONE
                 self._connected.clear()
                 self._fail(DeviceLost("the process that holds the models ended; it is being started again"))
+
+    @property
+    def ended(self) -> bool:
+        return self._ended is not None
 
     async def _open(self) -> None:
         await self.on_open()
@@ -120,17 +132,18 @@ class Link:
                 future.set_exception(why)
 
     async def _listen(self) -> None:
-        """Time is counted in ticks: a worker that was stopped itself heard nothing either."""
+        """Time is counted in ticks: a worker that was stopped itself heard nothing either.
+
+        One that hangs is let go of, so that it drops what it was asked if it ever goes on.
+        """
         silent = 0
         while True:
             await asyncio.sleep(TICK)
-            silent = 0 if self._heard else silent + 1
+            silent = 0 if self._heard or self._writer is None else silent + 1
             self._heard = False
-            if self._writer is None or self._ended is not None:
-                continue
-            if silent >= SILENT_TICKS and not self.down:
-                log.error("%s", HANGS)
-                self.down = HANGS
+            if silent >= SILENT_TICKS and self._writer is not None and self._ended is None:
+                if self.down != HANGS:
+                    log.error("%s", HANGS)
+                self.down, silent = HANGS, 0
                 self._fail(DeviceLost(HANGS))
-            elif not silent and self.down == HANGS:
-                self.down = ""
+                self._writer.transport.abort()

@@ -4,6 +4,7 @@ Pickle, for both ends are processes of one service: the socket lies in a folder 
 """
 
 import asyncio
+import contextlib
 import pickle
 import struct
 from collections.abc import Iterable, Sequence as Seq
@@ -135,6 +136,7 @@ class Ran(NamedTuple):
     timings: Timings
     steps: list[StepRun]
     cost: Cost
+    stale: bool  # another has taken its place meanwhile, of the same version: it is to be opened again
 
 
 class Depths(NamedTuple):
@@ -190,8 +192,10 @@ def _spans(sizes: Iterable[int]) -> Iterable[tuple[int, int]]:
 
 
 def write(writer: asyncio.StreamWriter, message: Any) -> None:
+    """To nobody where the connection is gone: who reads from it learns that there."""
     content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    writer.write(LENGTH.pack(len(content)) + content)
+    with contextlib.suppress(RuntimeError):  # uvloop's, where the connection has just been lost
+        writer.write(LENGTH.pack(len(content)) + content)
 
 
 async def read(reader: asyncio.StreamReader) -> Any:

@@ -5,13 +5,13 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence as Seq
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ..background import background
-from ..errors import RepositoryError, ServiceError, Unavailable
+from ..errors import DeviceLost, RepositoryError, ServiceError, Unavailable
 from ..logs import request_id
 from ..repository.manifest import Manifest
 from ..repository.store import Fingerprint, fingerprint, read_file, read_manifest
@@ -29,8 +29,13 @@ from .messages import Cost, Depths, Look, Open, Opened, Ran, Rows, Run, State
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-AGAIN = 1.0  # seconds until a version that could not be opened again is tried once more
-GRACE = 1.0  # seconds after a deadline in which the model process says so itself
+AGAIN, LONGEST_PAUSE = 1.0, 30.0  # seconds until a version that could not be opened again is tried once more
+GRACE = 0.25  # seconds after a deadline in which the model process says so itself
+POLL = 0.05  # seconds after which a thread that waits sees whether anyone waits for it
+
+
+def nothing() -> None:
+    pass
 
 
 @dataclass(slots=True)
@@ -40,13 +45,20 @@ class RemoteEngine(Engine):
     files: Fingerprint = ()
     lease: int | None = None
     remote: "RemoteDevice | None" = None
+    pause: float = 0.0  # before it is opened again where it could not be
+    retry_at: float = 0.0
     at: Device = field(default_factory=lambda: Device("cpu"))
 
     @property
     def device(self) -> Device:
         return self.at
 
+    @property
+    def available(self) -> bool:
+        return self.lease is not None
+
     def learn(self, opened: Opened) -> None:
+        self.pause = 0.0
         self.lease, self.at, self.precision = opened.lease, opened.device, opened.precision
         self.padding, self.stepping = opened.padding, opened.stepping
         self.set_budget(opened.budget)
@@ -56,19 +68,19 @@ class RemoteEngine(Engine):
         self.cost.coefficients, self.cost.pace = (cost.per_step, cost.per_token), cost.pace
 
     def logits_by_depth(self, rows: Seq[Sequence], deadline: float, piece: InDeviceThread) -> list[list[Floats]]:
-        found: list[list[Floats]] = self._ask(lambda lease: Depths(lease, Rows.of(rows), deadline))
+        found: list[list[Floats]] = self._ask(lambda lease: Depths(lease, Rows.of(rows), deadline), piece)
         return found
 
     def attention_of(
         self, row: Sequence, layers: Seq[int] | None, heads: Seq[int] | None, deadline: float, piece: InDeviceThread
     ) -> Attention:
-        found: Attention = self._ask(lambda lease: Look(lease, Rows.of([row]), layers, heads, deadline))
+        found: Attention = self._ask(lambda lease: Look(lease, Rows.of([row]), layers, heads, deadline), piece)
         return found
 
-    def _ask(self, what: Any) -> Any:
-        """In a thread: blocks until the answer is there."""
+    def _ask(self, what: Any, piece: InDeviceThread) -> Any:
+        """In a thread: blocks until the answer is there, or ``piece`` says that nobody waits for it."""
         assert self.remote is not None
-        return self.remote.wait(self.remote.ask(self, what))
+        return self.remote.wait(self.remote.ask(self, what), lambda: piece(nothing))
 
     def close(self) -> None:
         assert self.remote is not None
@@ -86,7 +98,9 @@ class RemoteDevice:
     path: Path
     admission: Admission = field(default_factory=Admission)
     clock: Callable[[], float] = time.monotonic
+    on_stale: Callable[[str], None] = lambda name: None
     _link: Link = field(init=False)
+    _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _engines: dict[int, RemoteEngine] = field(default_factory=dict)  # by serial
     _state: State = field(default_factory=lambda: State("", []))
     _loop: asyncio.AbstractEventLoop | None = None
@@ -128,6 +142,8 @@ class RemoteDevice:
         except TimeoutError:
             raise late() from None
         engine.learn_cost(ran.cost)
+        if ran.stale:
+            self.on_stale(engine.ref.name)
         if steps is not None:
             steps += ran.steps
         return ran.outcomes.apart(), ran.timings
@@ -140,10 +156,21 @@ class RemoteDevice:
             raise Unavailable(f"{engine.ref} is being opened again; try again in a moment")
         return await self._link.ask(what(engine.lease))
 
-    def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """``work`` on the loop, waited for in another thread."""
+    def wait(self, work: Coroutine[Any, Any, T], check: Callable[[], object] = nothing) -> T:
+        """``work`` on the loop, waited for in another thread for as long as ``check`` raises nothing."""
         assert self._loop is not None
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future: Future[T] | None = None
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        while future is None or not wait([future], POLL).done:
+            if future is None or self._loop.is_closed():
+                work.close()
+                raise Unavailable("the service has stopped")
+            try:
+                check()
+            except Exception:
+                future.cancel()
+                raise
         return future.result()
 
     def load(self, folder: Path) -> Engine:
@@ -157,13 +184,23 @@ class RemoteDevice:
         return self.wait(self._opened(manifest, task, files))
 
     async def _opened(self, manifest: Manifest, task: Task, files: Fingerprint) -> RemoteEngine:
-        opened: Opened = await self._link.ask(Open(manifest.name, manifest.version, files))
+        opened = await self._open(Open(manifest.name, manifest.version, files))
         engine = RemoteEngine(
             manifest, task, cast(Model, None), opened.budget, opened.stepping, files=files, remote=self
         )  # fmt: skip
         engine.learn(opened)
         self._engines[engine.serial] = engine
         return engine
+
+    async def _open(self, what: Open) -> Opened:
+        """A process that ends meanwhile says nothing of the version: another is asked."""
+        while True:
+            try:
+                opened: Opened = await self._link.ask(what)
+                return opened
+            except DeviceLost:
+                if self._link.ended:
+                    raise
 
     def forget(self, engine: RemoteEngine) -> None:
         self._engines.pop(engine.serial, None)
@@ -178,7 +215,7 @@ class RemoteDevice:
     async def _open_again(self) -> None:
         """The model process is a new one: what was open in the last is opened in it."""
         for engine in self._engines.values():
-            engine.lease = None
+            engine.lease, engine.retry_at = None, 0.0
         await self._open_rest()
 
     async def _keep_open(self) -> None:
@@ -188,10 +225,17 @@ class RemoteDevice:
                 await self._open_rest()
 
     async def _open_rest(self) -> None:
-        for engine in [engine for engine in self._engines.values() if engine.lease is None]:
-            try:
-                engine.learn(await self._link.ask(Open(engine.ref.name, engine.ref.version, engine.files)))
-            except ServiceError as error:
-                log.error("%s cannot be opened again: %s", engine.ref, error)
-            if engine.serial not in self._engines:  # it was closed meanwhile
-                self.forget(engine)
+        async with self._opening:
+            for engine in list(self._engines.values()):
+                if engine.lease is None and engine.retry_at <= self.clock():
+                    await self._try_to_open(engine)
+
+    async def _try_to_open(self, engine: RemoteEngine) -> None:
+        try:
+            engine.learn(await self._link.ask(Open(engine.ref.name, engine.ref.version, engine.files)))
+        except ServiceError as error:
+            engine.pause = min(LONGEST_PAUSE, 2 * engine.pause or AGAIN)
+            engine.retry_at = self.clock() + engine.pause
+            log.error("%s cannot be opened again: %s. Tried once more in %.0f s", engine.ref, error, engine.pause)
+        if engine.serial not in self._engines:  # it was closed meanwhile
+            self.forget(engine)

@@ -317,6 +317,19 @@ async def test_models_show_their_manifests(client: httpx.AsyncClient) -> None:
     assert "qa" in missing.json()["error"]["message"]
 
 
+async def test_a_model_that_cannot_answer_makes_the_service_not_ready(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that the process which has the models could not load again."""
+    engine = app.state.service.registry.named("sentiment")[0]
+    monkeypatch.setattr(type(engine), "available", property(lambda self: self is not engine))
+    assert (await client.get("/health/ready")).status_code == 503
+    assert (await client.get("/v2/models/sentiment/ready")).status_code == 503
+    assert (await client.get("/v2/models/qa/ready")).status_code == 200
+    listed = (await client.post("/v2/repository/index", json={"ready": True})).json()
+    assert [one["name"] for one in listed] == ["qa"]
+
+
 async def test_metrics_add_up(client: httpx.AsyncClient) -> None:
     if conftest.SHARE_MODELS:
         pytest.skip("what two processes count is added up in tests/system")

@@ -37,7 +37,6 @@ def newest(name: str) -> Path:
 
 def cuda(limit: int = 0) -> Device:
     """The card, unasked whether it computes: most cases only count."""
-    providers._share_threads(1)
     providers._share_memory(0, limit)
     return providers._cuda(0)
 

@@ -1,8 +1,11 @@
 """A converted model in ONNX Runtime: rows do not see each other, layers may be run in steps, errors are ours."""
 
 import ctypes
+import gc
 import itertools
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from service.runtime.providers import Device, choose
 from service.runtime.session import Model, open_session, translated
 from service.serving.loading import LoadOptions, load, make_model
 from service.types import Floats, Sequence
+from tests.fakes import row
 
 # What a row's logits may change by with its neighbours: matrix products of other sizes add in another order.
 NEIGHBOURS = 1e-5
@@ -300,3 +304,38 @@ def test_a_graph_reads_no_file_that_the_manifest_does_not_name(
 
     with pytest.raises(RepositoryError, match="cannot be loaded"):
         open_session("layers", made.SerializeToString(), weights, Device("cpu"))
+
+
+def pool_of(make: Callable[[], Model]) -> int:
+    """The threads that a model brings with it; they end with it."""
+    gc.collect()  # what other tests left
+    before = len(os.listdir("/proc/self/task"))
+    model = make()
+    during = len(os.listdir("/proc/self/task"))
+    model.run([row(4)])
+    del model
+    gc.collect()
+    assert len(os.listdir("/proc/self/task")) == before
+    return during - before
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_only_the_layers_have_threads_and_as_many_as_the_device_says(repository: Path, threads: int) -> None:
+    folder = repository / "sentiment" / "1"
+    manifest = read_manifest(folder)
+    files, device = read_files(folder, manifest), choose("cpu", threads=threads)
+
+    assert pool_of(lambda: make_model(files, manifest, device, "float32")) == threads - 1  # and who calls
+
+
+def test_threads_do_not_change_an_answer(repository: Path) -> None:
+    folder = repository / "sentiment" / "1"
+    manifest = read_manifest(folder)
+    files, rows = read_files(folder, manifest), [row(7), row(30), row(12)]
+    one, three, spinning = (
+        make_model(files, manifest, choose("cpu", threads=threads, spin=spin), "float32").run(rows)
+        for threads, spin in ((1, False), (3, False), (3, True))
+    )
+    for alone, shared, spun in zip(one, three, spinning, strict=True):
+        np.testing.assert_allclose(shared, alone, atol=1e-6)
+        np.testing.assert_allclose(spun, alone, atol=1e-6)

@@ -73,6 +73,33 @@ async def shelf(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Shelf]:
     made.registry.close()
 
 
+async def test_all_is_loaded_again_when_asked_and_so_is_what_is_being_loaded(shelf: Shelf) -> None:
+    shelf.put("a/1")
+    shelf.put("b/1")
+    await shelf.look()
+    first = dict(shelf.engines)
+    shelf.registry.load_again("a")
+    await shelf.look()
+    assert shelf.loads == ["a/1", "b/1", "a/1"]
+    await until(lambda: first["a/1"].closed)
+
+    shelf.registry.load_again()
+    load = shelf.load
+
+    def meanwhile(folder: Path) -> LightEngine:
+        shelf.registry.loader = load
+        shelf.registry.load_again()  # once more, while the first of them is loaded
+        return load(folder)
+
+    shelf.registry.loader = meanwhile
+    await shelf.look()
+    assert shelf.loads[3:] == ["a/1", "b/1"]
+    await shelf.look()
+    assert shelf.loads[5:] == ["a/1"]
+    await shelf.look()
+    assert len(shelf.loads) == 6
+
+
 @pytest.mark.parametrize(("keep", "wanted"), [(1, ["a/10", "b/1"]), (2, ["a/9", "a/10", "b/1"])])
 async def test_the_newest_versions_are_loaded(shelf: Shelf, keep: int, wanted: list[str]) -> None:
     for key in ("a/2", "a/9", "a/10", "b/1"):

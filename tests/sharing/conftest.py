@@ -19,6 +19,12 @@ from tests.fakes import until
 Hold = Callable[[], AbstractAsyncContextManager[Host]]
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """As in production."""
+    return "asyncio", {"use_uvloop": True}
+
+
 def hold_of(settings: Settings, path: Path) -> AbstractAsyncContextManager[Host]:
     return holding(settings, choose_device(settings, 1), path, Lifecycle())
 

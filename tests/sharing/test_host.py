@@ -12,6 +12,7 @@ import pytest
 from service.errors import DeadlineExceeded, QueueFull, RepositoryError, ServiceError, TooLarge, Unavailable
 from service.repository.store import read_manifest
 from service.serving.pending import Outcome
+from service.serving.unloaded import Unloaded
 from service.settings import Settings
 from service.sharing.host import Host
 from service.sharing.messages import Depths, Rows
@@ -182,6 +183,29 @@ async def test_files_that_differ_from_what_is_loaded_are_not_opened(
     async with worker_at(path) as device:
         with pytest.raises(RepositoryError, match="its files differ"):
             await load(device, other)
+
+
+async def test_what_is_cancelled_before_it_began_leaves_nothing(host: Host, path: Path, repository: Path) -> None:
+    async with worker_at(path) as device:
+        engine = await load(device, repository / "sentiment/1")
+        asked = [asyncio.create_task(run(device, engine, "ok")) for _ in range(200)]
+        await asyncio.sleep(0)
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        await run(device, engine, "ok")
+        await until(lambda: not any(worker._asked for worker in host.workers))
+
+
+async def test_what_was_unloaded_by_another_worker_goes_though_something_is_opened(
+    host: Host, path: Path, repository: Path, tmp_path: Path
+) -> None:
+    host.registry.unloaded = Unloaded(tmp_path)
+    await host.registry.wait()
+    Unloaded(tmp_path).add("qa")
+    async with worker_at(path) as device:
+        await load(device, repository / "sentiment/1")
+        await until(lambda: not host.registry.named("qa"))
 
 
 async def test_a_lease_of_another_process_means_nothing(host: Host, path: Path, repository: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from service.errors import DeviceLost, Unavailable
+from service.serving.aside import THREADS, Aside
+from service.serving.loading import at_once
 from service.settings import Settings
 from service.sharing import link
+from service.sharing.host import Host
 from service.sharing.link import GONE, HANGS
-from service.sharing.messages import State, write
 from tests.fakes import until
 from tests.sharing.conftest import Hold, hold_of, load, worker_at
 from tests.sharing.held import held
@@ -63,6 +66,7 @@ async def test_one_that_comes_back_without_a_version_does_not_keep_the_others_aw
         async with hold_of(settings, path):
             await until(lambda: not device.down)
             assert qa.lease is not None
+            assert (qa.available, sentiment.available) == (True, False)  # so that the worker is not ready
             with pytest.raises(Unavailable, match="sentiment/1 is being opened again"):
                 await run(device, sentiment, "ok")
             away.rename(root / "sentiment")
@@ -70,22 +74,111 @@ async def test_one_that_comes_back_without_a_version_does_not_keep_the_others_aw
             assert len(await run(device, sentiment, "ok")) == 1
 
 
-async def test_one_that_says_nothing_any_more_is_taken_for_one_that_hangs(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_one_that_says_nothing_any_more_is_let_go_of_and_drops_what_it_was_asked(
+    hold: Hold, path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link, "TICK", 0.02)
-    writers: list[asyncio.StreamWriter] = []
-
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        write(writer, State("", []))
-        writers.append(writer)
-        await reader.read()
-        writer.close()
-
-    async with await asyncio.start_unix_server(silent, path), worker_at(path) as device:
-        await until(lambda: device.down == HANGS)
-        write(writers[0], State("", []))
+    monkeypatch.setattr(Host, "_tell", lambda self, state: None)
+    async with hold() as host, worker_at(path) as device:
+        seen = []
+        hangs = device._link
+        engine = await load(device, repository / "sentiment/1")
+        async with held(host):
+            waits = asyncio.create_task(run(device, engine, "ok"))
+            await until(lambda: len(host.device.queue) == 1)
+            with pytest.raises(DeviceLost):
+                await waits
+            seen.append(hangs.down)
+            await until(lambda: not len(host.device.queue))
+        assert seen == [HANGS]
+        # It listens, so it is connected to again, and speaks then.
         await until(lambda: not device.down)
+        assert len(leases(host)) == 1
+
+
+def leases(host: Host) -> list[int]:
+    """Each that any worker has."""
+    return [lease for worker in host.workers for lease in worker._leases]
+
+
+async def test_a_connection_that_breaks_at_any_moment_ends_nothing_else(host: Host, path: Path) -> None:
+    async with worker_at(path) as device:
+        for number in range(300):
+            _, writer = await asyncio.open_unix_connection(path)
+            await asyncio.sleep(0.0003 * (number % 7))
+            writer.transport.abort()
+        host.device.stop(Unavailable("the device is away"))
+        await until(lambda: device.down == "the device is away")  # it is still told
+        await until(lambda: len(host.workers) == 1)
+
+
+async def test_a_socket_that_is_removed_is_made_again(host: Host, path: Path) -> None:
+    os.unlink(path)
+    async with worker_at(path) as device:
+        assert not device.down
+
+
+async def test_what_is_opened_again_is_opened_once(hold: Hold, path: Path, repository: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with hold() as first:
+            device = await stack.enter_async_context(worker_at(path))
+            engines = [await load(device, repository / name) for name in ("qa/1", "sentiment/1")]
+            for engine in engines:
+                engine.lease = None
+            trying = asyncio.create_task(device._open_rest())
+            await asyncio.sleep(0)
+            for worker in list(first.workers):
+                worker.writer.transport.abort()
+        async with hold() as second:
+            await until(lambda: not device.down)
+            await trying
+            assert sorted(leases(second)) == sorted(engine.lease or 0 for engine in engines)
+            for engine in engines:
+                engine.close()
+            await until(lambda: not leases(second))
+
+
+async def test_a_load_outlives_the_process_that_it_was_asked_of(hold: Hold, path: Path, repository: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with hold() as first:
+            device = await stack.enter_async_context(worker_at(path))
+            async with held(first):  # which a load waits for, too
+                loading = asyncio.create_task(load(device, repository / "sentiment/1"))
+                await until(lambda: any(worker._asked for worker in first.workers))
+                for worker in list(first.workers):
+                    worker.writer.transport.abort()
+        async with hold():
+            assert len(await run(device, await loading, "ok")) == 1
+
+
+async def test_what_a_process_owed_that_is_gone_is_not_owed(hold: Hold, path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with hold() as host:
+            device = await stack.enter_async_context(worker_at(path))
+            host.device.admission.reserve("another", 19.0, time.monotonic() + 20)
+            await until(lambda: device.admission.promised > 18)
+        await until(lambda: device.down)
+        device.admission.check("me", 15.0, time.monotonic() + 20)
+
+
+async def test_who_leaves_an_explanation_frees_both_processes(host: Host, path: Path, repository: Path) -> None:
+    async with worker_at(path) as device:
+        engine = await load(device, repository / "sentiment/1")
+        aside, rows = Aside(at_once), rows_of(engine, "It was not good.")
+        async with held(host):
+            for _ in range(THREADS):
+                leaves = asyncio.create_task(
+                    aside.run(
+                        time.monotonic() + 60, lambda piece: engine.logits_by_depth(rows, time.monotonic() + 60, piece)
+                    )
+                )
+                await until(lambda: host.aside._inside)
+                leaves.cancel()
+                await asyncio.wait([leaves])
+            await until(lambda: not host.aside._inside)
+            assert await aside.run(time.monotonic() + 2, lambda piece: piece(lambda: "free")) == "free"
+        aside.close()
+        host.aside.close()
 
 
 async def test_a_worker_that_stops_answers_those_who_wait(hold: Hold, path: Path, repository: Path) -> None:
