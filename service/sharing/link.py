@@ -11,7 +11,7 @@ from typing import Any
 
 from ..background import background
 from ..errors import DeviceLost, ServiceError, Unavailable
-from .messages import Answer, Ask, Cancel, Close, Depths, Failure, Look, Open, Run, State, read, write
+from .messages import Answer, Ask, Cancel, Close, Depths, Failure, Look, Open, Opened, Run, State, read, write
 
 log = logging.getLogger(__name__)
 AGAIN = 0.1  # seconds between two tries to connect
@@ -125,6 +125,8 @@ class Link:
         future = self._waiting.get(answer.number)
         if future is not None and not future.done():
             future.set_result(answer.result)
+        elif isinstance(answer.result, Opened):  # for who has left
+            self.close(answer.result.lease)
 
     def _fail(self, why: ServiceError) -> None:
         for future in self._waiting.values():

@@ -45,6 +45,7 @@ class RemoteEngine(Engine):
     files: Fingerprint = ()
     lease: int | None = None
     remote: "RemoteDevice | None" = None
+    stale: bool = False  # the model process has loaded the version again
     pause: float = 0.0  # before it is opened again where it could not be
     retry_at: float = 0.0
     at: Device = field(default_factory=lambda: Device("cpu"))
@@ -142,7 +143,8 @@ class RemoteDevice:
         except TimeoutError:
             raise late() from None
         engine.learn_cost(ran.cost)
-        if ran.stale:
+        if ran.stale and not engine.stale:
+            engine.stale = True
             self.on_stale(engine.ref.name)
         if steps is not None:
             steps += ran.steps

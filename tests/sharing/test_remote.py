@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from service.errors import DeviceLost, Unavailable
+from service.repository.store import fingerprint
 from service.serving.aside import THREADS, Aside
 from service.serving.loading import at_once
 from service.settings import Settings
 from service.sharing import link
 from service.sharing.host import Host
 from service.sharing.link import GONE, HANGS
+from service.sharing.messages import Answer, Open
 from tests.fakes import until
 from tests.sharing.conftest import Hold, hold_of, load, worker_at
 from tests.sharing.held import held
@@ -149,6 +151,31 @@ async def test_a_load_outlives_the_process_that_it_was_asked_of(hold: Hold, path
                     worker.writer.transport.abort()
         async with hold():
             assert len(await run(device, await loading, "ok")) == 1
+
+
+async def test_what_was_opened_for_one_who_left_is_closed(host: Host, path: Path, repository: Path) -> None:
+    """The answer was on its way when the loop of the worker saw who had left."""
+    async with worker_at(path) as device:
+        opened = await device._link.ask(Open("sentiment", 1, fingerprint(repository / "sentiment/1")))
+        assert leases(host) == [opened.lease]
+        device._link._settle(Answer(12345, opened))
+        await until(lambda: not leases(host))
+
+
+async def test_what_was_loaded_again_is_opened_again_once(host: Host, path: Path, repository: Path) -> None:
+    async with worker_at(path) as device:
+        told: list[str] = []
+        device.on_stale = told.append
+        engine = await load(device, repository / "sentiment/1")
+        host.registry.load_again()
+        await host.registry.sync()
+        for _ in range(3):
+            await run(device, engine, "ok")  # what it opened still answers
+        assert told == ["sentiment"]
+        newer = await load(device, repository / "sentiment/1")
+        engine.close()
+        await run(device, newer, "ok")
+        assert told == ["sentiment"]
 
 
 async def test_what_a_process_owed_that_is_gone_is_not_owed(hold: Hold, path: Path) -> None:
