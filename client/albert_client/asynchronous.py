@@ -1,9 +1,9 @@
 """The client for programs in asyncio."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
 
@@ -14,7 +14,7 @@ from albert_client.bodies import (
     Text,
     ask_body,
     body_options,
-    classify_body,
+    inputs_body,
     one_failed,
     one_text,
     parts,
@@ -22,9 +22,29 @@ from albert_client.bodies import (
 )
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
-from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
+from albert_client.options import (
+    AskOptions,
+    ChooseOptions,
+    ClassifyOptions,
+    EmbedOptions,
+    ExplainOptions,
+    FillMaskOptions,
+    ListOptions,
+    SummarizeOptions,
+)
 from albert_client.progress import Progress, reporting
-from albert_client.results import Answers, Classification, Explanation, Failure, Model
+from albert_client.results import (
+    Answers,
+    Choices,
+    Classification,
+    Embedding,
+    Explanation,
+    Failure,
+    FilledMasks,
+    Model,
+    Spans,
+    Summary,
+)
 from albert_client.retries import GRACE_SECONDS, Retries, Sleep
 
 T = TypeVar("T")
@@ -49,10 +69,7 @@ class AsyncClient:
 
     async def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
         """The labels of one text, or of a pair of texts."""
-        body = classify_body(one_text(text), options)
-        (result,) = await self._call("classify", parsing.results(1), body, options)
-        assert isinstance(result, Classification)  # a text alone that fails is an error of its own
-        return result
+        return await self._one("classify", parsing.classification, text, options)
 
     async def classify_many(
         self, texts: Iterable[Text], *, part: int = PART, progress: Progress = False, **options: Unpack[ClassifyOptions]
@@ -61,19 +78,7 @@ class AsyncClient:
 
         A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
         """
-        given = several(texts)
-        options = {"priority": "bulk"} | options
-        with reporting(progress, len(given)) as advance:
-
-            async def one(some: list[Text]) -> list[Classification | Failure]:
-                body = classify_body(some, options)
-                found: list[Classification | Failure] = await self._call(
-                    "classify", parsing.results(len(some)), body, options
-                )
-                advance(len(some))
-                return found
-
-            return [result for results in await self._all(list(parts(given, part)), one) for result in results]
+        return await self._many("classify", parsing.classification, texts, part, progress, options)
 
     async def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
         """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
@@ -102,6 +107,47 @@ class AsyncClient:
 
             return await self._all(given, one)
 
+    async def tokens(self, text: str, **options: Unpack[ListOptions]) -> Spans:
+        """The labelled spans of one text, such as its names."""
+        return await self._one("tokens", parsing.spans, text, options)
+
+    async def tokens_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[ListOptions]
+    ) -> list[Spans | Failure]:
+        """As ``classify_many``."""
+        return await self._many("tokens", parsing.spans, texts, part, progress, options)
+
+    async def fill_mask(self, text: str, **options: Unpack[FillMaskOptions]) -> FilledMasks:
+        """What may stand in the place of each ``[MASK]`` of one text."""
+        return await self._one("fill-mask", parsing.filled, text, options)
+
+    async def fill_mask_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[FillMaskOptions]
+    ) -> list[FilledMasks | Failure]:
+        """As ``classify_many``."""
+        return await self._many("fill-mask", parsing.filled, texts, part, progress, options)
+
+    async def embed(self, text: str, **options: Unpack[EmbedOptions]) -> Embedding:
+        """The vector of one text."""
+        return await self._one("embed", parsing.embedding, text, options)
+
+    async def embed_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[EmbedOptions]
+    ) -> list[Embedding | Failure]:
+        """As ``classify_many``."""
+        return await self._many("embed", parsing.embedding, texts, part, progress, options)
+
+    async def choose(self, prompt: str, choices: Sequence[str], **options: Unpack[ChooseOptions]) -> Choices:
+        """Which of ``choices`` goes on best from ``prompt``, such as the reply to a dialogue."""
+        body = {"prompt": prompt, "choices": list(choices)} | body_options(options)
+        found: Choices = await self._call("choose", parsing.choices, body, options)
+        return found
+
+    async def summarize(self, text: str, **options: Unpack[SummarizeOptions]) -> Summary:
+        """The sentences that carry a text."""
+        found: Summary = await self._call("summarize", parsing.summary, {"text": text} | body_options(options), options)
+        return found
+
     async def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
         """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
         body = body_options({"text": text} | options)
@@ -124,6 +170,28 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def _one(self, path: str, parse: Callable[[Any], T], text: Text, options: Mapping[str, Any]) -> T:
+        body = inputs_body(one_text(text), options)
+        (result,) = await self._call(path, parsing.results(1, parse), body, options)
+        assert not isinstance(result, Failure)  # a text alone that fails is an error of its own
+        return cast(T, result)
+
+    async def _many(
+        self, path: str, parse: Callable[[Any], T], texts: Iterable[Text], part: int, progress: Progress,
+        options: Mapping[str, Any],
+    ) -> list[T | Failure]:  # fmt: skip
+        given = several(texts)
+        options = {"priority": "bulk", **options}
+        with reporting(progress, len(given)) as advance:
+
+            async def one(some: list[Text]) -> list[T | Failure]:
+                body = inputs_body(some, options)
+                found: list[T | Failure] = await self._call(path, parsing.results(len(some), parse), body, options)
+                advance(len(some))
+                return found
+
+            return [result for results in await self._all(list(parts(given, part)), one) for result in results]
 
     async def _all(self, items: list[T], one: Callable[[T], Awaitable[R]]) -> list[R]:
         """Each item's result, in order, ``at_once`` at a time.  The first error ends the others and is raised."""

@@ -15,7 +15,7 @@ Documents = Content | Sequence[Content | tuple[str, Content]] | Mapping[str, Con
 PART = 64  # texts of a request: few enough that others get their turn, many enough that requests cost nothing
 
 
-def classify_body(inputs: Text | list[Text], options: Mapping[str, Any]) -> dict[str, Any]:
+def inputs_body(inputs: Text | list[Text], options: Mapping[str, Any]) -> dict[str, Any]:
     given = [_text(one) for one in inputs] if isinstance(inputs, list) else _text(inputs)
     return {"inputs": given} | body_options(options)
 
@@ -39,13 +39,13 @@ def one_text(text: Text) -> Text:
     """TypeError for several: their answers would be lost."""
     if isinstance(text, str) or (isinstance(text, tuple) and len(text) == 2):
         return text
-    raise TypeError("wanted a text, or a tuple of two; classify_many takes several")
+    raise TypeError("wanted a text, or a tuple of two; the method that ends in _many takes several")
 
 
 def several(texts: Iterable[Text]) -> list[Text]:
     """TypeError for one text, which would be taken letter by letter."""
     if isinstance(texts, str):
-        raise TypeError("wanted several texts, not one: classify takes that")
+        raise TypeError("wanted several texts, not one: the method without _many takes that")
     return [one_text(text) for text in texts]
 
 

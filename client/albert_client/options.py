@@ -34,6 +34,31 @@ class AskOptions(Options, total=False):
     early_exit: bool
 
 
+class ListOptions(Options, total=False):
+    """Of spans, whose call says no more."""
+
+    early_exit: bool
+
+
+class FillMaskOptions(ListOptions, total=False):
+    top_k: int
+
+
+class EmbedOptions(ListOptions, total=False):
+    normalize: bool
+    long_text: Literal["truncate", "windows", "error"]
+
+
+class ChooseOptions(ListOptions, total=False):
+    long_prompt: Literal["keep_end", "truncate", "error"]
+
+
+class SummarizeOptions(ListOptions, total=False):
+    sentences: int
+    share: float
+    redundancy: float
+
+
 class ExplainOptions(Options, total=False):
     text_pair: str
     question: str

@@ -9,16 +9,26 @@ import httpx
 from albert_client.results import (
     Answer,
     Answers,
+    Choice,
+    Choices,
     Classification,
     Depth,
+    Embedding,
     Explanation,
     Failure,
+    FilledMask,
+    FilledMasks,
+    FilledWord,
     Label,
     LayerAttention,
     Model,
     PagePicture,
     Piece,
+    Sentence,
     Skipped,
+    Span,
+    Spans,
+    Summary,
     Word,
 )
 from albert_client.retries import strange
@@ -48,9 +58,7 @@ def _answer(found: Json) -> Answer:
     return known(Answer, found, boxes=tuple(map(tuple, found.get("boxes") or ())))
 
 
-def classification(found: Json) -> Classification | Failure:
-    if "error" in found:
-        return known(Failure, found["error"])
+def classification(found: Json) -> Classification:
     return known(Classification, found, labels=labels(found["labels"]))
 
 
@@ -79,11 +87,36 @@ def explanation(found: Json) -> Explanation:
     )  # fmt: skip
 
 
-def results(count: int) -> Callable[[Json], list[Classification | Failure]]:
-    """For an answer to so many texts."""
+def spans(found: Json) -> Spans:
+    return known(Spans, found, spans=tuple(known(Span, one) for one in found["spans"]))
 
-    def read(found: Json) -> list[Classification | Failure]:
-        listed = [classification(one) for one in found["results"]]
+
+def filled(found: Json) -> FilledMasks:
+    masks = (
+        known(FilledMask, one, words=tuple(known(FilledWord, word) for word in one["words"])) for one in found["masks"]
+    )
+    return known(FilledMasks, found, masks=tuple(masks))
+
+
+def embedding(found: Json) -> Embedding:
+    return known(Embedding, found, embedding=tuple(found["embedding"]))
+
+
+def choices(found: Json) -> Choices:
+    listed = tuple(known(Choice, one) for one in found["choices"])
+    return known(Choices, found, model=model(found["model"]), choices=listed)
+
+
+def summary(found: Json) -> Summary:
+    listed = tuple(known(Sentence, one) for one in found["sentences"])
+    return known(Summary, found, model=model(found["model"]), sentences=listed)
+
+
+def results(count: int, one: Callable[[Json], T]) -> Callable[[Json], list[T | Failure]]:
+    """For an answer to so many texts, each read by ``one`` where it is no error."""
+
+    def read(found: Json) -> list[T | Failure]:
+        listed = [known(Failure, it["error"]) if "error" in it else one(it) for it in found["results"]]
         if len(listed) != count:
             raise ValueError(f"{len(listed)} results for {count} texts")
         return listed

@@ -114,6 +114,125 @@ class Answers(Sequence[Answer]):
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A labelled part of a text, which is its ``[start:end]``."""
+
+    label: str
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spans(Sequence[Span]):
+    """In the order of the text; they never overlap."""
+
+    spans: tuple[Span, ...]
+    tokens: int
+    windows: int
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.spans[index]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+@dataclass(frozen=True, slots=True)
+class FilledWord:
+    """``text`` is the whole text with the ``word`` in its place; ``token`` its id."""
+
+    word: str
+    token: int
+    score: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class FilledMask:
+    """One ``[MASK]``, the text's ``[start:end]``, and what may stand there, best first."""
+
+    start: int
+    end: int
+    words: tuple[FilledWord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledMasks(Sequence[FilledMask]):
+    """In the order of the text."""
+
+    masks: tuple[FilledMask, ...]
+    tokens: int
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.masks[index]
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The vector of a text.  ``truncated``: the text was longer than the model sees, and was cut."""
+
+    embedding: tuple[float, ...]
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """``index`` is that of the choice in the call, ``score`` its chance among the choices."""
+
+    index: int
+    text: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Choices(Sequence[Choice]):
+    """Best first.  ``truncated``: the prompt was cut."""
+
+    model: Model
+    choices: tuple[Choice, ...]
+    tokens: int
+    truncated: bool
+
+    @property
+    def best(self) -> Choice:
+        return self.choices[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.choices[index]
+
+    def __len__(self) -> int:
+        return len(self.choices)
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One of a text, which is its ``[start:end]``; ``score`` says how near it is to the whole."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The ``sentences`` that carry a text, in its order, of so many; ``summary`` has them one after the other."""
+
+    model: Model
+    summary: str
+    sentences: tuple[Sentence, ...]
+    of: int
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A word, or with ``interaction`` two neighbours, of the request's ``field``; see docs/explain.md for scores."""
 

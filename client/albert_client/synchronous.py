@@ -1,9 +1,9 @@
 """The client for programs that wait."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
 
@@ -14,7 +14,7 @@ from albert_client.bodies import (
     Text,
     ask_body,
     body_options,
-    classify_body,
+    inputs_body,
     one_failed,
     one_text,
     parts,
@@ -22,11 +22,32 @@ from albert_client.bodies import (
 )
 from albert_client.connection import DEADLINE, RETRIES, URL, Connection
 from albert_client.errors import Refused
-from albert_client.options import AskOptions, ClassifyOptions, ExplainOptions
+from albert_client.options import (
+    AskOptions,
+    ChooseOptions,
+    ClassifyOptions,
+    EmbedOptions,
+    ExplainOptions,
+    FillMaskOptions,
+    ListOptions,
+    SummarizeOptions,
+)
 from albert_client.progress import Progress, reporting
-from albert_client.results import Answers, Classification, Explanation, Failure, Model
+from albert_client.results import (
+    Answers,
+    Choices,
+    Classification,
+    Embedding,
+    Explanation,
+    Failure,
+    FilledMasks,
+    Model,
+    Spans,
+    Summary,
+)
 from albert_client.retries import GRACE_SECONDS, Retries, Sleep
 
+T = TypeVar("T")
 DECODED = ("content-encoding", "content-length", "transfer-encoding")  # what no longer holds of the bytes
 
 
@@ -49,10 +70,7 @@ class Client:
 
     def classify(self, text: Text, **options: Unpack[ClassifyOptions]) -> Classification:
         """The labels of one text, or of a pair of texts."""
-        body = classify_body(one_text(text), options)
-        (result,) = self._call("classify", parsing.results(1), body, options)
-        assert isinstance(result, Classification)  # a text alone that fails is an error of its own
-        return result
+        return self._one("classify", parsing.classification, text, options)
 
     def classify_many(
         self, texts: Iterable[Text], *, part: int = PART, progress: Progress = False, **options: Unpack[ClassifyOptions]
@@ -61,13 +79,7 @@ class Client:
 
         A text that cannot be read is a Failure.  ``progress``: True for a bar, or a function of (done, total).
         """
-        given, results = several(texts), list[Classification | Failure]()
-        options = {"priority": "bulk"} | options
-        with reporting(progress, len(given)) as advance:
-            for some in parts(given, part):
-                results += self._call("classify", parsing.results(len(some)), classify_body(some, options), options)
-                advance(len(some))
-        return results
+        return self._many("classify", parsing.classification, texts, part, progress, options)
 
     def ask(self, question: str, documents: Documents, **options: Unpack[AskOptions]) -> Answers:
         """Answers from one document, from several, or from ``{id: text}``; their scores compare."""
@@ -93,6 +105,47 @@ class Client:
                 advance(1)
         return results
 
+    def tokens(self, text: str, **options: Unpack[ListOptions]) -> Spans:
+        """The labelled spans of one text, such as its names."""
+        return self._one("tokens", parsing.spans, text, options)
+
+    def tokens_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[ListOptions]
+    ) -> list[Spans | Failure]:
+        """As ``classify_many``."""
+        return self._many("tokens", parsing.spans, texts, part, progress, options)
+
+    def fill_mask(self, text: str, **options: Unpack[FillMaskOptions]) -> FilledMasks:
+        """What may stand in the place of each ``[MASK]`` of one text."""
+        return self._one("fill-mask", parsing.filled, text, options)
+
+    def fill_mask_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[FillMaskOptions]
+    ) -> list[FilledMasks | Failure]:
+        """As ``classify_many``."""
+        return self._many("fill-mask", parsing.filled, texts, part, progress, options)
+
+    def embed(self, text: str, **options: Unpack[EmbedOptions]) -> Embedding:
+        """The vector of one text."""
+        return self._one("embed", parsing.embedding, text, options)
+
+    def embed_many(
+        self, texts: Iterable[str], *, part: int = PART, progress: Progress = False, **options: Unpack[EmbedOptions]
+    ) -> list[Embedding | Failure]:
+        """As ``classify_many``."""
+        return self._many("embed", parsing.embedding, texts, part, progress, options)
+
+    def choose(self, prompt: str, choices: Sequence[str], **options: Unpack[ChooseOptions]) -> Choices:
+        """Which of ``choices`` goes on best from ``prompt``, such as the reply to a dialogue."""
+        body = {"prompt": prompt, "choices": list(choices)} | body_options(options)
+        found: Choices = self._call("choose", parsing.choices, body, options)
+        return found
+
+    def summarize(self, text: str, **options: Unpack[SummarizeOptions]) -> Summary:
+        """The sentences that carry a text."""
+        found: Summary = self._call("summarize", parsing.summary, {"text": text} | body_options(options), options)
+        return found
+
     def explain(self, text: str | None = None, **options: Unpack[ExplainOptions]) -> Explanation:
         """Why a text, a pair (``text_pair``), or a ``question`` with a ``context`` is answered so."""
         body = body_options({"text": text} | options)
@@ -113,6 +166,25 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _one(self, path: str, parse: Callable[[Any], T], text: Text, options: Mapping[str, Any]) -> T:
+        body = inputs_body(one_text(text), options)
+        (result,) = self._call(path, parsing.results(1, parse), body, options)
+        assert not isinstance(result, Failure)  # a text alone that fails is an error of its own
+        return cast(T, result)
+
+    def _many(
+        self, path: str, parse: Callable[[Any], T], texts: Iterable[Text], part: int, progress: Progress,
+        options: Mapping[str, Any],
+    ) -> list[T | Failure]:  # fmt: skip
+        given, results = several(texts), list[T | Failure]()
+        options = {"priority": "bulk", **options}
+        with reporting(progress, len(given)) as advance:
+            for some in parts(given, part):
+                body = inputs_body(some, options)
+                results += self._call(path, parsing.results(len(some), parse), body, options)
+                advance(len(some))
+        return results
 
     def _call(
         self, path: str, parse: Callable[[Any], Any], body: Any = None, options: Mapping[str, Any] | None = None,
