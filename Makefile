@@ -36,7 +36,8 @@ BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
 # The same routes, where the models are in another process.
 SHARED = tests/api/test_classify.py tests/api/test_qa.py tests/api/test_explain.py tests/api/test_operations.py \
-  tests/api/test_open_inference.py tests/api/test_hugging_face.py tests/api/test_keys.py
+  tests/api/test_open_inference.py tests/api/test_hugging_face.py tests/api/test_keys.py \
+  tests/system/test_traces.py::test_a_request_has_a_span_for_each_stage_and_each_step
 
 # The last transformers with a question answering pipeline, over our torch: what /qa is compared with.
 $(VENV)-transformers4/.done: $(BIN)/.everything

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from service.api.app import create_app
 from service.settings import Settings
-from tests.conftest import speaking_to
+from tests.conftest import speaking_to, started
 from tests.system.conftest import Server, Start, free_port, start_server
 from tests.system.test_grpc import tensor
 
@@ -37,9 +37,7 @@ class Seen(InMemorySpanExporter):
 async def traced(settings: Settings, monkeypatch: pytest.MonkeyPatch, anyio_backend: str) -> Any:
     seen = Seen()
     monkeypatch.setattr("service.tracing.OTLPSpanExporter", lambda: seen)
-    app = create_app(settings.model_copy(update={"tracing": True}))
-    async with app.router.lifespan_context(app):
-        await app.state.service.registry.wait()
+    async with started(settings.model_copy(update={"tracing": True})) as app:
         yield app, seen
 
 
