@@ -56,6 +56,9 @@ def check_elementwise(kind: str) -> None:
     }
     for op, unary in unaries.items():
         compare(op, helper.make_node(op, ["x"], ["out"]), {"x": x}, {}, unary)
+    for alpha in (1.0, 1.702):
+        node = helper.make_node("QuickGelu", ["x"], ["out"], domain=MICROSOFT, alpha=alpha)
+        compare(f"QuickGelu of {alpha}", node, {"x": x}, {}, lambda x, a=alpha: np.asarray(x / (1 + np.exp(-a * x))))
     other = TensorProto.FLOAT if kind == "float16" else TensorProto.FLOAT16
     cast = helper.make_node("Cast", ["x"], ["out"], to=other)
     compare("Cast from", cast, {"x": x}, {}, lambda x: x.astype(np.float16).astype(np.float32))
@@ -114,7 +117,7 @@ def check_attention(kind: str, version: int) -> None:
     real = np.arange(longest) < np.diff(STARTS)[:, None]
     offsets = np.concatenate([places[real], places[~real]]).reshape(rows, longest)
     fixed = {"o": offsets, "c": np.array(STARTS, np.int32)}
-    for width in (64, 128, 256):
+    for width in (20, 24, 48, 64, 128, 256):
         feeds = {name: numbers(kind, TOKENS, width) for name in "qkv"} | fixed
         for bias in ({}, {"b": numbers(kind, 3 * width)}):
 

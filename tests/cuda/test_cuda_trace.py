@@ -15,7 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.conversion.pipeline import Options, convert
 from service.repository.store import versions
+from tests.checkpoints import save_checkpoint
 from tests.conftest import ROOT
 from tests.system.conftest import Server, free_port, kill
 
@@ -70,6 +72,33 @@ def test_states_never_cross_the_bus_and_each_text_leaves_where_it_does_on_the_cp
 @pytest.mark.parametrize("version", SHIPPED)
 def test_every_shipped_model_answers_as_on_the_cpu(version: str, capability: str) -> None:
     facts = seen("parity", version, capability)
+
+    assert facts["uncomputed"] == []
+    assert facts["off"] < 0.01
+
+
+@pytest.mark.parametrize("capability", ["75", "90"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"hidden_act": "silu"},
+        {"hidden_act": "quick_gelu"},
+        {"hidden_act": "relu"},
+        {"hidden_act": "leaky_relu"},
+        {"hidden_act": "gelu_pytorch_tanh"},
+        {"num_attention_heads": 2},  # heads of 24, 12 by default: none that a fused attention takes
+        {"num_attention_heads": 16},
+        {"hidden_size": 64, "num_attention_heads": 2},
+        {"num_hidden_groups": 2, "num_hidden_layers": 5},
+        {"inner_group_num": 2},
+        {"num_hidden_groups": 3, "num_hidden_layers": 3, "inner_group_num": 2},
+    ],
+    ids=str,
+)
+def test_odd_checkpoints_answer_as_on_the_cpu(odd: dict[str, Any], capability: str, tmp_path: Path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "checkpoint", **odd)
+    convert(str(checkpoint), tmp_path / "models", Options("odd"))
+    facts = seen("parity", str(tmp_path / "models/odd/1"), capability)
 
     assert facts["uncomputed"] == []
     assert facts["off"] < 0.01

@@ -53,6 +53,15 @@ static void leaky_relu(float alpha, const void *x, void *y, enum precision preci
     }
 }
 
+/* What ONNX Runtime makes of x * sigmoid(alpha * x): SiLU with an alpha of one. */
+static void quick_gelu(float alpha, const void *x, void *y, enum precision precision, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float value = load(x, i, precision);
+        store(y, i, precision, value * sigmoid(alpha * value));
+    }
+}
+
 /* The result's type is spelled S2_ where it is half like the input's. */
 static enum precision result_precision(const char *types, enum precision from)
 {
@@ -74,6 +83,10 @@ bool compute_unary(const struct kernel_launch *launch)
         return false;
     if (strstr(launch->name, "12OP_LeakyReluI")) {
         leaky_relu(ARGUMENT(launch, 2, float), x, y, from, n);
+        return true;
+    }
+    if (strstr(launch->name, "12OP_QuickGeluI")) {
+        quick_gelu(ARGUMENT(launch, 2, float), x, y, from, n);
         return true;
     }
     for (size_t i = 0; i < sizeof unaries / sizeof *unaries; i++) {

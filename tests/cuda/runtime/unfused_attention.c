@@ -154,14 +154,12 @@ bool compute_softmax_packed(const struct kernel_launch *launch)
     return true;
 }
 
-/* The bytes of the types by which TransposeRemovePadding moves. */
+/* The bytes of the types by which TransposeRemovePadding moves: int4, long, int or short, as the size of a head allows. */
 static size_t moved_bytes(const char *type)
 {
     if (!strncmp(type, "4int4", 5))
         return 16;
-    if (!strncmp(type, "4int2", 5))
-        return 8;
-    return *type == 'i' || *type == 'f' ? 4 : strncmp(type, "6__half", 7) ? 0 : 2;
+    return *type == 'l' ? 8 : *type == 'i' ? 4 : *type == 's' ? 2 : 0;
 }
 
 /* From (sequences, heads, longest, size) to (tokens, heads, size); a token for each block.  Arguments: output, input,
