@@ -157,7 +157,7 @@ def _options() -> argparse.Namespace:
 
 def machine() -> str:
     versions = f"onnxruntime {ort.__version__}, torch {torch.__version__}"
-    return f"{_processor()}, {current().cores} cores, {versions}; commit {_commit()}"
+    return f"{_processor()}, {current()}, {versions}; commit {_commit()}"
 
 
 def _processor() -> str:
