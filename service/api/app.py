@@ -203,7 +203,6 @@ async def _pulse(service: Service) -> None:
         metrics.ready.set(0 if service.not_ready_reason() else 1)
         metrics.memory.set(resident_memory())
         metrics.encoding_chars.set(service.encoding.waiting)
-        if service.registry.unloaded.changed():
-            service.registry.try_again()
+        if service.registry.told_elsewhere():
             service.life.look_again.set()
         service.reuse.purge()

@@ -102,7 +102,6 @@ async def _pulse(models: Models, metrics: Metrics, life: Lifecycle) -> None:
     while True:
         metrics.ready.set(int(registry.synced and not models.device.down))
         metrics.memory.set(resident_memory())
-        if registry.unloaded.changed():
-            registry.try_again()
+        if registry.told_elsewhere():
             life.look_again.set()
         await asyncio.sleep(PULSE_SECONDS)

@@ -64,9 +64,12 @@ class Registry:
         if not self.named(name):
             raise self.missing(name)
 
-    def try_again(self) -> None:
-        """At the next look, what failed too: somebody has asked another worker to load something."""
-        self._failures.clear()
+    def told_elsewhere(self) -> bool:
+        """Has another process been asked to load or unload something?  What failed is then tried at the next look."""
+        changed = self.unloaded.changed()
+        if changed:
+            self._failures.clear()
+        return changed
 
     def load_again(self, name: str = "") -> None:
         """At the next look, ``name``, or all that is loaded or being loaded; what runs answers until then."""

@@ -180,10 +180,7 @@ class Connection:
     async def _open(self, what: Open) -> Opened:
         registry, ref = self.host.registry, ModelRef(what.name, what.version)
         await registry.wait()
-        changed = registry.unloaded.changed()
-        if changed:
-            registry.try_again()
-        if changed or not registry.holds(ref, what.files):
+        if registry.told_elsewhere() or not registry.holds(ref, what.files):
             await asyncio.shield(asyncio.ensure_future(registry.sync()))  # who asks may leave
         if not registry.holds(ref, what.files):
             why = registry.failures.get(ref, "its files differ from those that are loaded; they are being changed")

@@ -8,22 +8,12 @@ import httpx
 import pytest
 from albert_client import AlbertError, AsyncClient, Client, Failure, Refused
 
-from service.conversion.pipeline import Options, convert
-from tests.api.test_heads import CLASSES
-from tests.checkpoints import save_checkpoint
-from tests.system.conftest import Server, Start, start
+from tests.system.conftest import Server, start
+from tests.system.test_other_clients_of_heads import server
 
-__all__ = ["start"]  # a fixture
+__all__ = ["server", "start"]  # fixtures
 TEXT = "Clara repaired the clock in Berlin.  It had stood still.  Nobody knew why."
 Ask = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    root = tmp_path_factory.mktemp("heads")
-    for name, (kind, config) in CLASSES.items():
-        convert(str(save_checkpoint(root / "source" / name, kind, **config)), root / "repository", Options(name))
-    return start(root / "repository")
 
 
 @pytest.fixture(params=["waiting", "asyncio"])
