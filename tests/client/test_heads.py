@@ -8,11 +8,14 @@ import httpx
 import pytest
 from albert_client import AlbertError, AsyncClient, Client, Failure, Refused
 
+from tests.conftest import ROOT
 from tests.system.conftest import Server, start
+from tests.system.documented import PYTHON
 from tests.system.test_other_clients_of_heads import server
 
 __all__ = ["server", "start"]  # fixtures
 TEXT = "Clara repaired the clock in Berlin.  It had stood still.  Nobody knew why."
+README = ROOT / "client" / "README.md"
 Ask = Callable[[Any], Any]
 
 
@@ -103,6 +106,16 @@ def test_a_text_is_summarized(server: Server, ask: Ask) -> None:
     assert (found.of, len(found.sentences)) == (3, 2)
     assert [TEXT[one.start : one.end] for one in found.sentences] == [one.text for one in found.sentences]
     assert found.summary == plain(server, "/summarize", text=TEXT, sentences=2)["summary"]
+
+
+def test_what_the_readme_says_of_heads_runs(server: Server) -> None:
+    (program,) = [text for text in PYTHON.findall(README.read_text(encoding="utf-8")) if "albert.tokens(" in text]
+    with Client(server.url) as albert:
+        said: dict[str, Any] = {"albert": albert}
+        exec(program, said)
+    assert len(said["vector"]) > 0
+    assert said["reply"] in ("It was good.", "At seven o'clock.")
+    assert all(name in "Clara moved from Berlin to Oslo." for name in said["names"])
 
 
 @pytest.mark.parametrize("name", ["tokens", "fill_mask", "embed", "summarize"])
