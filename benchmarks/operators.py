@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime as ort
 from models import row
 
+from service.heads import TASKS
 from service.repository.manifest import Manifest
 from service.repository.store import read_manifest
 from service.runtime.cuda import GIVEN
@@ -72,12 +73,9 @@ def inputs(
         weights = {name.removesuffix(GIVEN): value for name, value in zip(names, given.run(None, {}), strict=True)}
         return {"hidden": hidden, "token_offset": pack.token_offset, "cumulative": pack.cu_seqlens} | weights
     span = {"first": np.array(0, np.int64), "count": np.array(manifest.layers, np.int64)}
-    return {
-        "hidden": hidden,
-        "slots": pack.gather_index,
-        "tokens_at": pack.scatter_index,
-        "lengths": pack.lengths,
-    } | span
+    plan = {"slots": pack.gather_index, "tokens_at": pack.scatter_index, "lengths": pack.lengths}
+    kept = {"kept": pack.every_token} if TASKS[manifest.task].head.reads_few else {}
+    return {"hidden": hidden} | plan | kept | span
 
 
 def profile(path: Path, feeds: dict[str, np.ndarray], rounds: int, device: Device) -> tuple[np.ndarray, list[Spent]]:

@@ -18,6 +18,11 @@ class Head(StrEnum):
     MASKS = "masks"
     STATES = "states"
 
+    @property
+    def reads_few(self) -> bool:
+        """Does it read some tokens of a row, and not all?"""
+        return self in (Head.POOLED, Head.MASKS)
+
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:

@@ -56,6 +56,7 @@ class Graph:
         self.float = TensorProto.FLOAT16 if half else TensorProto.FLOAT
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.zero_points = ""  # of the rows that are multiplied in eight bits: one value, a code, for each
         self._weights = weights
         self._casts: list[onnx.NodeProto] = []  # on initializers alone: folded away when the graph is loaded
         self._cast: set[str] = set()
@@ -116,18 +117,16 @@ class Graph:
         middle = self._constant("int8.middle", TensorProto.UINT8, [], [128])
         columns = self.initializers[f"{name}.weight"].dims[0]
         row = self.add("Mul", self.row_absmax(x), step)  # (tokens, 1)
-        codes = self.add("QuantizeLinear", x, row, "int8.middles", axis=1, block_size=columns)
+        codes = self.add("QuantizeLinear", x, row, self.zero_points, axis=1, block_size=columns)
         return self.add(
             "Mul", self.add("MatMulIntegerToFloat", codes, matrix, one, scale, middle, domain=MICROSOFT), row
         )
 
-    def zero_points(self, x: str) -> None:
-        """For products in eight bits: the code of zero, for each row of ``x`` (tokens, 1)."""
+    def middles(self, x: str) -> str:
+        """The code of zero, 128, for each row of ``x`` (tokens, 1)."""
         tokens, each = self.add("Shape", x, start=0, end=1), self.constant("int8.each", [1])
         shape = self.add("Concat", tokens, each, axis=0)
-        self.add(
-            "ConstantOfShape", shape, out="int8.middles", value=helper.make_tensor("", TensorProto.UINT8, [1], [128])
-        )
+        return self.add("ConstantOfShape", shape, value=helper.make_tensor("", TensorProto.UINT8, [1], [128]))
 
     def _in_eight_bits(self, name: str) -> bool:
         return name.startswith("layer.") and name.rpartition(".")[2] in self.target.int8
@@ -170,5 +169,6 @@ class Graph:
         """An empty graph for a Loop's body that shares this one's weights."""
         inner = Graph(self._weights, self.target)
         inner.initializers, inner._casts, inner._cast = self.initializers, self._casts, self._cast
+        inner.zero_points = self.zero_points
         inner._count = self._count = self._count + 1000  # names stay distinct from the outer graph's
         return inner

@@ -1,7 +1,7 @@
 """ALBERT as three ONNX graphs on packed tokens, built by hand from the weights.
 
     embed:   ids, positions, types (tokens,)            -> hidden (tokens, hidden)
-    layers:  hidden, a range of layers, a packing plan  -> hidden
+    layers:  hidden, a range of layers, a packing plan  -> hidden, of all tokens or of some
     head:    hidden, for some the places that are read  -> logits, as ``Head`` says
 
 On the CPU ``layers`` holds each group's weights once and runs it in a Loop whose trip count is an input, so one graph
@@ -9,6 +9,9 @@ serves every depth: it runs layers ``first`` to ``first + count``.  On CUDA a Lo
 ``unrolled.py`` has the layers there.  The dense operators see ``(tokens, hidden)`` and pad nothing.  Only attention
 knows of rows: on the CPU a Gather lays the tokens out as ``(rows, longest)`` and one takes them back; on CUDA
 ``PackedMultiHeadAttention`` reads packed tokens as they are.
+
+A head that reads a few tokens needs no other token of the last layer: after attention, ``kept`` names those that go
+on, and what is left of the layer, three quarters of its products, runs on them alone.
 
 In int8 the matrices of the layer are multiplied in eight bits (``builder.py``); embeddings, their map, and the head
 stay in float.
@@ -29,6 +32,7 @@ from .builder import CPU, MICROSOFT, Graph, Target
 from .shape import Shape
 from .weights import WeightFile
 
+KEPT_AT, KEPT_ZERO_POINTS = "kept_at", "kept_zero_points"  # of the tokens that go on: places, codes of zero
 _OPSETS = {"cpu": 21, "cuda": 20}  # 21 has QuantizeLinear with a scale a row
 
 
@@ -84,7 +88,11 @@ def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
     """One Loop a group; its trip count is what of ``first .. first + count`` falls into the group's own layers."""
     shape = network.shape
     if graph.target.int8:
-        graph.zero_points("hidden")
+        graph.zero_points = graph.middles("hidden")
+    if narrows(network):
+        graph.add("Gather", "tokens_at", "kept", out=KEPT_AT)
+        if graph.target.int8:
+            graph.add("Gather", graph.zero_points, "kept", out=KEPT_ZERO_POINTS)
     last = graph.add("Add", "first", "count")
     hidden = "hidden"
     true = graph.initializers["true"] = helper.make_tensor("true", TensorProto.BOOL, [], [True])
@@ -98,9 +106,20 @@ def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
         hidden = out
     graph.add("Identity", hidden, out="out")
     plan = [ints("slots", "rows", "longest"), ints("tokens_at", "tokens"), ints("lengths", "rows")]
+    plan += [ints("kept", "kept")] if narrows(network) else []
     scalars = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in ("first", "count")]
     inputs = [hidden_info("hidden", graph, network), *scalars, *plan]
-    return graph.graph("layers", inputs, [hidden_info("out", graph, network)])
+    return graph.graph("layers", inputs, [hidden_info("out", graph, network, _left(network))])
+
+
+def narrows(network: Network) -> bool:
+    """May tokens be left behind in the last layer?"""
+    return network.head.reads_few
+
+
+def _left(network: Network) -> str:
+    """The name of the dimension of the tokens that the layers give out."""
+    return "kept" if narrows(network) else "tokens"
 
 
 def group_ranges(shape: Shape) -> list[tuple[int, int]]:
@@ -111,10 +130,14 @@ def group_ranges(shape: Shape) -> list[tuple[int, int]]:
 def _loop_body(graph: Graph, network: Network, group: int) -> onnx.GraphProto:
     body = graph.body()
     x = entering = f"entering_{group}"
-    for inner in range(network.shape.inner_group_num):
-        x = one_layer(body, network.shape, f"layer.{group}.{inner}", x)
+    count = network.shape.inner_group_num
+    for inner in range(count):
+        kept = "kept" if narrows(network) and inner == count - 1 else ""
+        x = one_layer(body, network.shape, f"layer.{group}.{inner}", x, kept)
     leaving = body.add("Identity", x)
-    return one_group(body, group, [hidden_info(entering, graph, network)], [hidden_info(leaving, graph, network)])
+    return one_group(
+        body, group, [hidden_info(entering, graph, network)], [hidden_info(leaving, graph, network, _left(network))]
+    )
 
 
 def one_group(
@@ -130,9 +153,12 @@ def one_group(
     return helper.make_graph(body.nodes, f"group_{group}", inputs + entering, outputs + leaving)
 
 
-def one_layer(graph: Graph, shape: Shape, name: str, x: str) -> str:
-    """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden)."""
-    return after_attention(graph, shape, name, _attention(graph, shape, name, x), x)
+def one_layer(graph: Graph, shape: Shape, name: str, x: str, kept: str = "") -> str:
+    """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden), or those ``kept`` where that is named."""
+    attended = _attention(graph, shape, name, x, KEPT_AT if kept else "tokens_at")
+    if kept:
+        x, graph.zero_points = graph.add("Gather", x, kept), KEPT_ZERO_POINTS
+    return after_attention(graph, shape, name, attended, x)
 
 
 def after_attention(graph: Graph, shape: Shape, name: str, attended: str, x: str) -> str:
@@ -142,7 +168,7 @@ def after_attention(graph: Graph, shape: Shape, name: str, attended: str, x: str
     return _projected(graph, shape, active, f"{name}.down", x, f"{name}.norm")
 
 
-def _attention(graph: Graph, shape: Shape, name: str, x: str) -> str:
+def _attention(graph: Graph, shape: Shape, name: str, x: str, places: str) -> str:
     heads, size = shape.num_attention_heads, shape.hidden_size
     if graph.device == "cuda":
         # With a bias of its own the operator lays rows x longest out in its workspace; without, it reads what is there.
@@ -158,7 +184,7 @@ def _attention(graph: Graph, shape: Shape, name: str, x: str) -> str:
     q, k, v = _split(graph, padded, axis=2)
     rows = graph.add("MultiHeadAttention", q, k, v, bias, "lengths", domain=MICROSOFT, num_heads=heads)
     flat = graph.add("Reshape", rows, graph.constant("flat", [-1, size]))  # (rows * longest, hidden)
-    return graph.kernel(graph.add("Gather", flat, "tokens_at"))  # (tokens, hidden)
+    return graph.kernel(graph.add("Gather", flat, places))  # (tokens, hidden)
 
 
 def _split(graph: Graph, x: str, axis: int) -> tuple[str, str, str]:
@@ -187,7 +213,7 @@ def _projected(graph: Graph, shape: Shape, x: str, matrix: str, skip: str, norm:
 def _head(graph: Graph, network: Network) -> onnx.GraphProto:
     x, rows = "hidden", "tokens"
     inputs = [hidden_info("hidden", graph, network)]
-    if network.head in (Head.POOLED, Head.MASKS):
+    if network.head.reads_few:
         name, rows = ("starts", "rows") if network.head is Head.POOLED else ("places", "places")
         x = graph.add("Gather", "hidden", name)  # the [CLS] of each row, or each [MASK]
         inputs.append(ints(name, rows))
@@ -218,5 +244,5 @@ HEADS: dict[Head, Callable[[Graph, Network, str], str]] = {
 }
 
 
-def hidden_info(name: str, graph: Graph, network: Network) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, graph.float, ("tokens", network.shape.hidden_size))
+def hidden_info(name: str, graph: Graph, network: Network, tokens: str = "tokens") -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, graph.float, (tokens, network.shape.hidden_size))

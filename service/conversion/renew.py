@@ -1,9 +1,10 @@
-"""Versions with new graphs for CUDA, from their own weights: no checkpoint is needed.
+"""Versions with new graphs, from their own weights: no checkpoint is needed.
 
     python -m service.conversion.renew VERSION...
 
-For versions whose layers on CUDA are of an older form, or that have none.  What the CPU runs is the same, what a gate
-decided stays, and float16 has to pass the check of its rounding too.  Each is published as the next version.
+For versions whose graphs are of an older form, or that have none for CUDA.  What a gate decided stays: the matrices in
+eight bits, or float16, which has to pass the check of its rounding too.  The CPU answers as before, which is checked.
+Each is published as the next version.
 """
 
 import argparse
@@ -14,15 +15,20 @@ from pathlib import Path
 
 import onnx
 
-from ..errors import ServiceError
+from ..errors import ParityError, ServiceError
 from ..heads import TASKS
 from ..repository.manifest import Manifest
 from ..repository.store import publish, read_files, read_manifest, staging
-from .builder import CUDA, Target
+from ..serving.engine import Engine
+from .builder import CPU, CUDA, Target
 from .graph import Network
-from .precision import put, rounded, size_of
+from .precision import put, rounded, size_of, staged_engine
 from .shape import Shape
+from .verify import difference
 from .weights import WeightFile
+
+# Of the largest logit: another order of adding up, by which in eight bits a code may fall the other way.
+SAME = {"float32": 1e-4, "int8": 2e-2}
 
 
 def renew(folder: Path) -> Path:
@@ -33,6 +39,9 @@ def renew(folder: Path) -> Path:
         for name in files:
             shutil.copy2(folder / name, staged / name)
         network = network_of(staged, manifest)
+        old = _engines(staged, manifest)
+        manifest = put(staged, manifest, network, _on_cpu(manifest))
+        _check_same(old, _engines(staged, manifest))
         # Judged aside, for it writes graphs for the CPU as well.
         with staging(folder.parent.parent) as aside:
             copied = Path(shutil.copytree(staged, aside / "judged"))
@@ -46,6 +55,27 @@ def renew(folder: Path) -> Path:
             "parity": manifest.parity | {"bytes": size_of(staged)},
         }
         return publish(staged, folder.parent.parent, renewed.model_copy(update=changes))
+
+
+def _on_cpu(manifest: Manifest) -> Target:
+    """What the version's graphs for the CPU were made for; in eight bits, the last that the gate tried and took."""
+    graphs = manifest.graphs["cpu"]
+    if graphs.precision != "int8":
+        return CPU
+    taken = [entry for entry in manifest.precision["tried"] if entry["precision"] == "int8"][-1]
+    return Target("cpu", "int8", frozenset(taken["matrices"]), graphs.weight_bits)
+
+
+def _engines(folder: Path, manifest: Manifest) -> list[Engine]:
+    """In each precision that the CPU may run."""
+    exact = manifest.graphs["cpu"].precision == "float32"
+    return [staged_engine(folder, manifest, exact=way) for way in ((True,) if exact else (True, False))]
+
+
+def _check_same(before: list[Engine], after: list[Engine]) -> None:
+    for old, new in zip(before, after, strict=True):
+        if not (found := difference(old, new)) <= SAME[old.precision]:
+            raise ParityError(f"{old.ref}: new graphs in {old.precision} are off by {found:.2g} of the largest logit")
 
 
 def network_of(folder: Path, manifest: Manifest) -> Network:

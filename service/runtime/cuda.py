@@ -65,7 +65,8 @@ class CudaModel(Model):
     def pack(self, rows: Seq[Sequence]) -> Pack:
         return Pack.of(rows, rounded=True)
 
-    def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
+    def advance(self, hidden: Hidden, pack: Pack, layers: int, last_of: Seq[int] | None = None) -> Hidden:
+        """All tokens of the last layer too: a graph for some would be one more run for each step."""
         plan = {"token_offset": pack.token_offset, "cumulative": pack.cu_seqlens}
         value, depth = hidden.value, hidden.depth
         for group, count in self._runs(depth, layers):

@@ -66,6 +66,11 @@ class Pack:
         return rows * np.int32(self.longest) + self.positions
 
     @cached_property
+    def every_token(self) -> Ints:
+        """(tokens,): the place of each."""
+        return np.arange(self.tokens, dtype=np.int32)
+
+    @cached_property
     def token_offset(self) -> Ints:
         """(rows, longest): the places of the tokens, then those of the padding; for PackedMultiHeadAttention."""
         padding = np.ones(len(self.lengths) * self.longest, dtype=bool)

@@ -36,11 +36,13 @@ LOST = re.compile(
 class Hidden:
     """The hidden state of a pack between layers, (tokens, hidden), and how many layers it has been through.
 
-    ``value`` stays where the device keeps it: an array on the CPU, an OrtValue on CUDA (``cuda.py``).
+    ``value`` stays where the device keeps it: an array on the CPU, an OrtValue on CUDA (``cuda.py``).  ``narrowed``:
+    of the last layer there is what the head reads of some rows, in their order, and nothing else.
     """
 
     value: Any
     depth: int = 0
+    narrowed: bool = False
 
 
 class Model:
@@ -57,11 +59,13 @@ class Model:
         self.depth = layers
         self._head = head
         self._sessions = {part: open_session(part, graph, weights, device) for part, graph in graphs.items()}
+        # Versions that were converted before 0.2 have no such input: they compute all of the last layer.
+        self._narrows = "layers" in graphs and "kept" in (one.name for one in self._sessions["layers"].get_inputs())
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:
         """Logits of each row, through all layers, as ``Head`` says."""
         pack = self.pack(rows)
-        return self.head(self.advance(self.embed(pack), pack, self.depth), pack)
+        return self.head(self.advance(self.embed(pack), pack, self.depth, range(len(rows))), pack)
 
     def pack(self, rows: Seq[Sequence]) -> Pack:
         """``rows`` as this model's device likes them."""
@@ -70,25 +74,44 @@ class Model:
     def embed(self, pack: Pack) -> Hidden:
         return Hidden(self._call("embed", {"ids": pack.ids, "positions": pack.positions, "types": pack.types}))
 
-    def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
-        """Through the next ``layers`` layers."""
+    def advance(self, hidden: Hidden, pack: Pack, layers: int, last_of: Seq[int] | None = None) -> Hidden:
+        """Through the next ``layers`` layers.
+
+        ``last_of``: rows of which nothing is wanted of the last layer but what the head reads.  They must be those that
+        the head is asked for then; of the other rows nothing is left.
+        """
+        end = hidden.depth + layers
+        if last_of is None or not self._narrows or end < self.depth:
+            return Hidden(self._run_layers(hidden, pack, layers, pack.every_token), end)
+        if layers > 1:
+            hidden = self.advance(hidden, pack, layers - 1)
+        return Hidden(self._run_layers(hidden, pack, 1, np.concatenate(self._read(pack, last_of))), end, narrowed=True)
+
+    def _run_layers(self, hidden: Hidden, pack: Pack, layers: int, kept: Ints) -> Any:
         span = {"first": np.array(hidden.depth, dtype=np.int64), "count": np.array(layers, dtype=np.int64)}
         plan = {"slots": pack.gather_index, "tokens_at": pack.scatter_index, "lengths": pack.lengths}
-        return Hidden(self._call("layers", {"hidden": hidden.value} | span | plan), hidden.depth + layers)
+        plan |= {"kept": kept} if self._narrows else {}
+        return self._call("layers", {"hidden": hidden.value} | span | plan)
 
     def head(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
         """Logits of ``rows``, or of all, as ``Head`` says.  Any depth may be asked."""
-        if self._head is Head.POOLED:
-            starts = pack.starts[: pack.real] if rows is None else pack.starts[list(rows)]
-            return list(self._call("head", {"hidden": hidden.value, "starts": starts}))
-        if self._head is Head.MASKS:
-            places = pack.masks(range(pack.real) if rows is None else rows)
-            return np.split(self._words(hidden, np.concatenate(places)), np.cumsum(list(map(len, places)))[:-1])
+        if self._head.reads_few:
+            read = self._read(pack, range(pack.real) if rows is None else rows)
+            places = np.concatenate(read)
+            if hidden.narrowed:
+                places = np.arange(len(places), dtype=np.int32)
+            if self._head is Head.POOLED:
+                return list(self._call("head", {"hidden": hidden.value, "starts": places}))
+            return np.split(self._words(hidden, places), np.cumsum(list(map(len, read)))[:-1])
         if self._head is Head.STATES:
             states = pack.split(self._call("head", {"hidden": hidden.value}))
             return [mean_and_first(states[index]) for index in (range(pack.real) if rows is None else rows)]
         logits = pack.split(self._call("head", {"hidden": hidden.value}))
         return logits if rows is None else [logits[index] for index in rows]
+
+    def _read(self, pack: Pack, rows: Seq[int]) -> list[Ints]:
+        """Where the head reads each of ``rows``, if it reads a few tokens."""
+        return pack.masks(rows) if self._head is Head.MASKS else [pack.starts[row : row + 1] for row in rows]
 
     def _words(self, hidden: Hidden, places: Ints) -> Floats:
         parts = [places[start : start + SLICE] for start in range(0, len(places), SLICE)]

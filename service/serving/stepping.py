@@ -80,6 +80,11 @@ class Stepping:
         """How many layers ``group`` may run until the first of them may leave."""
         return min(self._next_exit(one) - one.depth for one in group if one.logits is None)
 
+    def ending(self, group: Seq[Progress]) -> list[int] | None:
+        """Which of ``group`` are not done, where the last layer is the last of each of them; else None."""
+        going = [index for index, one in enumerate(group) if one.logits is None]
+        return going if len({group[index].depth for index in going}) == 1 else None
+
     def worth_ending(self, group: Seq[Progress]) -> bool:
         """Is a step over because some of ``group`` are done?  Where the layers that it would run for nothing cost more
         than to go on without them."""
@@ -128,7 +133,8 @@ def advance(
     while True:
         # Of those that go on: who is done may have been deeper, and is carried along for nothing.
         hidden = replace(hidden, depth=min(one.depth for one in going if one.logits is None))
-        before, hidden = hidden.depth, _run(model, hidden, pack, stepping.end(going), check_interval, stop)
+        before = hidden.depth
+        hidden = _run(model, hidden, pack, stepping.end(going), check_interval, stop, stepping.ending(going))
         layers = hidden.depth - before
         going = [
             one if one.logits is not None else replace(one, depth=one.depth + layers, hidden=None) for one in going
@@ -143,11 +149,13 @@ def advance(
     return [placed[index] for index in range(len(group))]
 
 
-def _run(model: Model, hidden: Hidden, pack: Pack, layers: int, check_interval: int, stop: Stop) -> Hidden:
-    """Through ``layers`` layers, or fewer where ``stop`` is true in between."""
+def _run(
+    model: Model, hidden: Hidden, pack: Pack, layers: int, check_interval: int, stop: Stop, ending: Seq[int] | None
+) -> Hidden:
+    """Through ``layers`` layers, or fewer where ``stop`` is true in between; ``ending``: see ``Stepping.ending``."""
     end = hidden.depth + layers
     while True:
-        hidden = model.advance(hidden, pack, min(check_interval, end - hidden.depth))
+        hidden = model.advance(hidden, pack, min(check_interval, end - hidden.depth), ending)
         if hidden.depth == end or stop():
             return hidden
 

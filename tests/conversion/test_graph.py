@@ -1,6 +1,7 @@
 """Every ALBERT that its configuration can describe, against PyTorch, through the code that serves."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from tests.checkpoints import TINY, save_checkpoint
 from tests.fakes import row
 
 CLASSIFIER, READER, PRETRAINED = "AlbertForSequenceClassification", "AlbertForQuestionAnswering", "AlbertForPreTraining"
+MASKED = "AlbertForMaskedLM"
 INT8 = Target("cpu", "int8", LAYER_MATRICES)
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -144,6 +146,55 @@ def test_any_range_of_layers_can_be_run(tmp_path: Path) -> None:
 
     np.testing.assert_array_equal(stepped.value, whole.value)
     assert stepped.depth == whole.depth == 5
+
+
+@pytest.mark.parametrize("target", [CPU, INT8], ids=lambda target: target.precision)
+@pytest.mark.parametrize("architecture", [CLASSIFIER, MASKED])
+@pytest.mark.parametrize("shape", [{}, {"num_hidden_groups": 3}, {"inner_group_num": 3}], ids=str)
+def test_the_last_layer_may_be_computed_for_what_the_head_reads(
+    tmp_path: Path, architecture: str, shape: dict[str, Any], target: Target
+) -> None:
+    engine = converted(save_checkpoint(tmp_path / "checkpoint", architecture, **shape), tmp_path / "files", target)
+    model, rows = engine.model, [row(5), row(9), row(2)]
+    if architecture == MASKED:
+        masks = [np.array([3], np.int32), None, np.array([1, 0], np.int32)]
+        rows = [replace(one, masks=places) for one, places in zip(rows, masks, strict=True)]
+    pack = Pack.of(rows)
+    before = model.advance(model.embed(pack), pack, model.depth - 1)
+    whole = model.advance(before, pack, 1)
+    for asked in ([0, 1, 2], [2, 0], [1]):
+        part = model.advance(before, pack, 1, asked)
+        assert (part.depth, part.narrowed) == (model.depth, True)
+        assert len(part.value) == sum(2 if architecture == MASKED and index == 2 else 1 for index in asked)
+        for found, wanted in zip(model.head(part, pack, asked), model.head(whole, pack, asked), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [CLASSIFIER, READER])
+def test_before_the_last_layer_and_for_a_head_that_reads_all_nothing_is_left_out(
+    tmp_path: Path, architecture: str
+) -> None:
+    model = converted(save_checkpoint(tmp_path / "checkpoint", architecture), tmp_path / "files").model
+    pack = Pack.of([row(5), row(9)])
+    state = model.advance(model.embed(pack), pack, model.depth - 1, [0, 1])
+    if architecture == READER:
+        state = model.advance(state, pack, 1, [0, 1])
+
+    assert len(state.value) == 14
+    assert not state.narrowed
+
+
+def test_versions_that_compute_all_of_the_last_layer_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, rows = save_checkpoint(tmp_path / "checkpoint"), [row(5), row(9)]
+    with monkeypatch.context() as before:
+        before.setattr("service.conversion.graph.narrows", lambda network: False)
+        older = converted(checkpoint, tmp_path / "older")
+    layers = onnx.load(tmp_path / "older" / "layers.cpu.onnx", load_external_data=False)
+    assert "kept" not in {one.name for one in layers.graph.input}
+    wanted = converted(checkpoint, tmp_path / "files").run(rows)
+    np.testing.assert_allclose(older.run(rows), wanted, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("half", [False, True])

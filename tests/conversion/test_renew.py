@@ -1,14 +1,19 @@
-"""A version's graphs for CUDA are written anew without its checkpoint, and nothing else of it changes."""
+"""A version's graphs are written anew without its checkpoint, and nothing else of it changes."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from service.conversion.graph import Network
 from service.conversion.pipeline import Options, convert
-from service.conversion.renew import main, renew
-from service.repository.manifest import Graphs
+from service.conversion.renew import main, network_of, renew
+from service.errors import ParityError
+from service.repository.manifest import Graphs, Manifest
 from service.repository.store import check_files, read_manifest, sha256, write_manifest
 from tests.checkpoints import save_checkpoint
+from tests.conftest import ROOT
 from tests.conversion.test_precision import overflowing
 
 
@@ -44,6 +49,44 @@ def test_graphs_of_an_older_form_become_what_conversion_writes(tmp_path: Path) -
     # Versions are immutable: whoever serves the old one notices nothing.
     assert contents(folder) == before
     assert sorted(path.name for path in (tmp_path / "repo").iterdir()) == ["m"]
+
+
+def test_graphs_for_the_cpu_that_compute_all_of_the_last_layer_get_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = str(save_checkpoint(tmp_path / "checkpoint", num_hidden_groups=3, inner_group_num=2))
+    wanted = contents(convert(checkpoint, tmp_path / "wanted", Options("m")))
+    with monkeypatch.context() as before:
+        before.setattr("service.conversion.graph.narrows", lambda network: False)
+        folder = convert(checkpoint, tmp_path / "repo", Options("m"))
+    assert contents(folder)["layers.cpu.onnx"] != wanted["layers.cpu.onnx"]
+    renewed = contents(renew(folder))
+    assert renewed | {"manifest.json": b""} == wanted | {"manifest.json": b""}
+
+
+def test_what_the_gate_decided_for_eight_bits_stays(tmp_path: Path) -> None:
+    (shipped,) = (path for path in (ROOT / "model_repo" / "spam").iterdir() if path.is_dir())
+    folder = tmp_path / "repo" / "spam" / shipped.name
+    shutil.copytree(shipped, folder)
+    renewed = renew(folder)
+    assert contents(renewed) | {"manifest.json": b""} == contents(folder) | {"manifest.json": b""}
+    before, after = read_manifest(folder), read_manifest(renewed)
+    assert after.graphs == before.graphs
+    assert after.precision["tried"] == before.precision["tried"]
+
+
+def test_graphs_that_answer_otherwise_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = convert(str(save_checkpoint(tmp_path / "checkpoint")), tmp_path / "repo", Options("m"))
+    read = network_of
+
+    def other(staged: Path, manifest: Manifest) -> Network:
+        network = read(staged, manifest)
+        return replace(network, shape=replace(network.shape, hidden_act="relu"))
+
+    monkeypatch.setattr("service.conversion.renew.network_of", other)
+    with pytest.raises(ParityError, match="float32"):
+        renew(folder)
+    assert sorted(path.name for path in (tmp_path / "repo").rglob("*") if path.is_dir()) == ["1", "m"]
 
 
 def test_a_version_without_graphs_for_cuda_gets_them(tmp_path: Path) -> None:

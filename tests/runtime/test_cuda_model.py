@@ -27,7 +27,7 @@ class OnTheCpu(CudaModel):
         self._layers = layers
         self.calls: list[str] = []
 
-    def advance(self, hidden: Hidden, pack: Pack, layers: int) -> Hidden:
+    def advance(self, hidden: Hidden, pack: Pack, layers: int, last_of: Any = None) -> Hidden:
         return self._layers.advance(Hidden(host(hidden.value), hidden.depth), pack, layers)
 
     def _call(self, part: str, feeds: dict[str, Any], options: Any = None) -> Any:

@@ -3,12 +3,14 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
 from service.runtime.providers import choose
+from service.runtime.session import Hidden
 from service.serving.engine import Engine
 from service.serving.loading import LoadOptions, load
 from service.serving.stepping import Progress, Stepping, advance
@@ -64,6 +66,29 @@ def test_steps_and_company_do_not_change_the_logits(engine: Engine, seed: int, r
 
     assert all(one.depth == engine.manifest.layers and one.hidden is None for one in ends)
     assert difference([one.logits for one in ends if one.logits is not None], engine.run(rows)) < NEAR
+
+
+@pytest.mark.parametrize("depths", [(0, 0), (1, 1), (0, 1)])
+def test_of_the_last_layer_there_is_what_the_head_reads_where_all_end_with_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, depths: tuple[int, ...]
+) -> None:
+    stepping, read = replace(engine.stepping, exits=None, regrouping=0.0), engine.model.head
+    group = [
+        Progress(one) if not depth else advance(engine.model, stepping, [Progress(one)], depth, lambda: True)[0]
+        for one, depth in zip(some_rows(2), depths, strict=True)
+    ]
+    assert [one.depth for one in group] == [*depths]
+    narrowed = []
+
+    def head(hidden: Hidden, *given: Any) -> list[Floats]:
+        narrowed.append(hidden.narrowed)
+        return read(hidden, *given)
+
+    monkeypatch.setattr(engine.model, "head", head)
+    while group := [one for one in group if one.logits is None]:
+        group = advance(engine.model, stepping, group, engine.stepping.layers)
+    classifies = engine.manifest.task == "text-classification"
+    assert narrowed == ([classifies] if depths[0] == depths[1] else [False, classifies])
 
 
 @pytest.mark.parametrize("regrouping", [0.0, 0.5, 100.0])
