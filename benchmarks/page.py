@@ -19,6 +19,8 @@ on padded batches, Flask and the pipeline PyTorch; each as its documentation adv
 without its batching. *int8*: ours in eight bits, whose quality random weights cannot tell; the shipped models pass
 their gates with it. *leaving early*: random weights are never sure, so all leave at one depth, the share of the twelve
 layers that `sentiment` runs on SST-2.""",
+    "saturation": """The same mix from the same 16 clients, ours in float32 as it is shipped and first come first
+served.""",
     "roofline": """## Against the matrix products alone
 
 A layer with all that belongs to it, against its four products in float32, in the same ONNX Runtime on as many tokens
@@ -98,7 +100,7 @@ def lines(row: dict[str, Any]) -> list[dict[str, Any]]:
         plain["errors"] = ", ".join(f"{status}: {count}" for status, count in row["errors"].items())
     if len(kinds) < 2 or "policy" not in row:
         return [plain]
-    facts = {name: plain[name] for name in ("policy", "rate")}
+    facts = {name: plain[name] for name in ("policy", "rate") if name in plain}
     return [facts | {"texts": kind} | {n: v for n, v in one.items() if n != "errors"} for kind, one in kinds.items()]
 
 

@@ -1,6 +1,6 @@
 """The service under load: against peers, against itself without what makes it fast, against its own runtime.
 
-    python benchmarks/serving.py [peers] [preemption] [early-exit] [workers] [overhead] [start] --out FOLDER
+    python benchmarks/serving.py [peers] [saturation] [preemption] [early-exit] [workers] [overhead] [start] --out DIR
 
 An albert-base of random weights in float32, the shipped models where answers matter, texts from DATA.  ``--peers`` is
 the Python of an environment with ``benchmarks/peers/requirements.txt``.  Every part runs its rivals in turn on the same
@@ -37,6 +37,7 @@ from service.training.evaluate import Request, evaluate
 from service.training.predictors import Remote
 
 CLIENTS = 16
+FIRST_COME = {"layers_per_step": 12, "ageing": 1e6}
 PEERS = {
     "Flask + PyTorch": ("flask_app.py", (1,)),
     "FastAPI + pipeline": ("pipeline_app.py", (1,)),
@@ -65,7 +66,7 @@ class Bench:
     def peers(self) -> list[dict[str, Any]]:
         """Requests a second of 16 clients, on short sentences and on a mix with 15 % texts of about 200 tokens."""
         data = self.options.data
-        traffics = {"short": [short_texts(data)], "mixed": [short_texts(data, 0.85), long_texts(data, LONG, 0.15)]}
+        traffics = {"short": [short_texts(data)], "mixed": mixed(data)}
         rows = []
         int8 = make_int8(self.checkpoint, self.folder, data)
         self.quantize(data)
@@ -121,6 +122,13 @@ class Bench:
         except RuntimeError as error:
             return {"failed": str(error)}
 
+    def saturation(self) -> list[dict[str, Any]]:
+        """Who waits where more is asked than can be answered: the mix, from as many clients."""
+        kinds, policies = mixed(self.options.data), {"least work first": {}, "first come first served": FIRST_COME}
+        asked = {name: functools.partial(self.ours, kinds, **policy) for name, policy in policies.items()}
+        found = fastest_of(asked, self.options.rounds)
+        return [{"policy": name} | one for name, one in found.items()]
+
     def preemption(self) -> list[dict[str, Any]]:
         """80 % short texts, 20 % windows of 384 tokens, by chance at 80 % of what the service can do."""
         kinds = [short_texts(self.options.data, 0.8), long_texts(self.options.data, WINDOW, 0.2)]
@@ -128,7 +136,7 @@ class Bench:
         policies = {
             "steps of few layers, least work first": {},
             "all layers at once, least work first": {"layers_per_step": 12},
-            "first come first served": {"layers_per_step": 12, "ageing": 1e6},
+            "first come first served": FIRST_COME,
         }
 
         def ask(settings: dict[str, Any]) -> dict[str, Any]:
@@ -217,7 +225,7 @@ class Bench:
 
     def overhead(self) -> list[dict[str, Any]]:
         """At saturation against the runtime alone; idle against tokenizing and one call of the plain export."""
-        kinds = [short_texts(self.options.data, 0.85), long_texts(self.options.data, LONG, 0.15)]
+        kinds = mixed(self.options.data)
         texts = [json.loads(ask.body)["inputs"] for ask in islice(endless(kinds, 1), 150)]
         engine = load(self.folder / "repository" / "sentiment" / "1", LoadOptions(choose("cpu")))
         rows = [engine.task.encode(text).sequences[0] for text in texts]  # type: ignore[call-arg]
@@ -282,6 +290,10 @@ class Bench:
         return [found]
 
 
+def mixed(data: Path) -> list[Kind]:
+    return [short_texts(data, 0.85), long_texts(data, LONG, 0.15)]
+
+
 def fastest_of(
     rivals: dict[str, Callable[[], dict[str, Any]]], rounds: int,
     speed: Callable[[dict[str, Any]], float] = lambda found: float(found.get("answers_per_second", 0.0)),
@@ -297,7 +309,7 @@ def fastest_of(
 
 
 def main() -> None:
-    parts = ("overhead", "preemption", "early-exit", "workers", "start", "peers")
+    parts = ("overhead", "saturation", "preemption", "early-exit", "workers", "start", "peers")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*parts, []], default=parts)
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
