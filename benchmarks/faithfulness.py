@@ -1,6 +1,6 @@
 """Does what /explain says hold?  Words against random words, and each depth against the last, on labelled texts.
 
-    python benchmarks/faithfulness.py --data FILE[:K/N] [--model model_repo/sentiment/6] [--texts 300]
+    python benchmarks/faithfulness.py --data FILE[:K/N] [--model model_repo/sentiment/7] [--texts 300]
 
 *Comprehensiveness*: how much the label's score falls when the top words are taken out; *sufficiency*: how much it falls
 when only they stay (DeYoung et al. 2020).  Each is the mean over the top 5, 10, 20 and 50 % of a text's words, at least

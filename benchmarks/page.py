@@ -24,7 +24,7 @@ served.""",
     "roofline": """## Against the matrix products alone
 
 A layer with all that belongs to it, against its four products in float32, in the same ONNX Runtime on as many tokens
-(`benchmarks/roofline.py`).""",
+(`benchmarks/roofline.py`). All tokens go through the last layer too: what a classifier saves there is not counted.""",
     "preemption": """## The short pass the long
 
 80 % sentences, 20 % texts of 384 tokens, arriving by chance at 80 % of what the service answers in a closed loop;
@@ -62,7 +62,8 @@ From nothing to the first answer with all shipped models; the process' resident 
 }
 OPERATORS = """## Where the time goes
 
-ONNX Runtime's profiler on one sentence of 25 tokens through the shipped `sentiment` (`benchmarks/operators.py`)."""
+ONNX Runtime's profiler on one sentence of 25 tokens through the shipped `sentiment`, all of it through all layers
+(`benchmarks/operators.py`)."""
 NAMES = {
     "answers_per_second": "answers/s", "p50_ms": "p50 ms", "p95_ms": "p95 ms", "p99_ms": "p99 ms", "requests": "",
     "generator_late_p99_ms": "",

@@ -7,6 +7,7 @@ threads, on the same number of tokens, in turn; the fastest of some rounds count
 """
 
 import argparse
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import onnxruntime as ort
 from models import make, make_int8, row
 from onnx import GraphProto, TensorProto, helper
-from packing import MIXED, fastest, machine
+from packing import MIXED, all_layers, fastest, machine
 from servers import report, show
 
 from service.repository.store import read_files, read_manifest
@@ -69,7 +70,7 @@ def compare(models: dict[str, Model], ceiling: ort.InferenceSession, lengths: li
         for _ in range(LAYERS):
             ceiling.run(None, {"x": x})
 
-    rivals = {name: (lambda model=model: model.run(rows)) for name, model in models.items()}
+    rivals = {name: functools.partial(all_layers, model, rows) for name, model in models.items()}
     seconds = fastest({"products": alone} | rivals, rounds)
     gigaflops = {name: tokens * LAYERS * OPERATIONS / value / 1e9 for name, value in seconds.items()}
     return {

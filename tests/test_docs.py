@@ -52,6 +52,15 @@ def test_the_drawings_are_what_the_script_draws(tmp_path: Path, monkeypatch: pyt
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_versions_that_a_command_names_are_shipped() -> None:
+    places = [ROOT / "docs" / "ray.md", *ROOT.glob("model_repo/*/README.md"), *ROOT.glob("benchmarks/*.py")]
+    text = "".join(page.read_text(encoding="utf-8") for page in places)
+    named = set(re.findall(r"model_repo/[a-z-]+/\d+", text))
+
+    assert len(named) > 4
+    assert [name for name in sorted(named) if not (ROOT / name).is_dir()] == []
+
+
 def test_the_chinese_readme_has_the_same_parts_commands_and_links() -> None:
     chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
     for part in (r"^(#+) ", r"^```(.*?)^```", r"\]\(([^)]+)\)"):

@@ -156,9 +156,12 @@ def one_group(
 def one_layer(graph: Graph, shape: Shape, name: str, x: str, kept: str = "") -> str:
     """One transformer layer, post-norm: (tokens, hidden) -> (tokens, hidden), or those ``kept`` where that is named."""
     attended = _attention(graph, shape, name, x, KEPT_AT if kept else "tokens_at")
-    if kept:
-        x, graph.zero_points = graph.add("Gather", x, kept), KEPT_ZERO_POINTS
-    return after_attention(graph, shape, name, attended, x)
+    if not kept:
+        return after_attention(graph, shape, name, attended, x)
+    every, graph.zero_points = graph.zero_points, KEPT_ZERO_POINTS
+    x = after_attention(graph, shape, name, attended, graph.add("Gather", x, kept))
+    graph.zero_points = every
+    return x
 
 
 def after_attention(graph: Graph, shape: Shape, name: str, attended: str, x: str) -> str:

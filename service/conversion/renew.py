@@ -11,15 +11,18 @@ import argparse
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 
 from ..errors import ParityError, ServiceError
 from ..heads import TASKS
-from ..repository.manifest import Manifest
+from ..repository.manifest import Graphs, Manifest
 from ..repository.store import publish, read_files, read_manifest, staging
+from ..runtime.providers import choose
 from ..serving.engine import Engine
+from ..serving.loading import make_model
 from .builder import CPU, CUDA, Target
 from .graph import Network
 from .precision import put, rounded, size_of, staged_engine
@@ -39,9 +42,9 @@ def renew(folder: Path) -> Path:
         for name in files:
             shutil.copy2(folder / name, staged / name)
         network = network_of(staged, manifest)
-        old = _engines(staged, manifest)
-        manifest = put(staged, manifest, network, _on_cpu(manifest))
-        _check_same(old, _engines(staged, manifest))
+        old = _on_the_cpu(staged, manifest)
+        manifest = put(staged, manifest, network, _target(staged, manifest.graphs["cpu"]))
+        _check_same(old, _on_the_cpu(staged, manifest))
         # Judged aside, for it writes graphs for the CPU as well.
         with staging(folder.parent.parent) as aside:
             copied = Path(shutil.copytree(staged, aside / "judged"))
@@ -57,19 +60,23 @@ def renew(folder: Path) -> Path:
         return publish(staged, folder.parent.parent, renewed.model_copy(update=changes))
 
 
-def _on_cpu(manifest: Manifest) -> Target:
-    """What the version's graphs for the CPU were made for; in eight bits, the last that the gate tried and took."""
-    graphs = manifest.graphs["cpu"]
+def _target(folder: Path, graphs: Graphs) -> Target:
+    """What the version's graphs for the CPU were made for; which matrices are in eight bits, they say themselves."""
     if graphs.precision != "int8":
         return CPU
-    taken = [entry for entry in manifest.precision["tried"] if entry["precision"] == "int8"][-1]
-    return Target("cpu", "int8", frozenset(taken["matrices"]), graphs.weight_bits)
+    loops = onnx.load(folder / str(graphs.layers), load_external_data=False).graph.node
+    bodies = [part.g for node in loops for part in node.attribute if part.name == "body"]
+    products = [node for body in bodies for node in body.node if node.op_type == "MatMulIntegerToFloat"]
+    matrices = {node.input[1].removesuffix(".weight.int8").rpartition(".")[2] for node in products}
+    return Target("cpu", "int8", frozenset(matrices), graphs.weight_bits)
 
 
-def _engines(folder: Path, manifest: Manifest) -> list[Engine]:
-    """In each precision that the CPU may run."""
-    exact = manifest.graphs["cpu"].precision == "float32"
-    return [staged_engine(folder, manifest, exact=way) for way in ((True,) if exact else (True, False))]
+def _on_the_cpu(folder: Path, manifest: Manifest) -> list[Engine]:
+    """In each precision that a CPU may run.  Where products of eight bits overflow here, old and new do alike."""
+    files, exact = read_files(folder, manifest), staged_engine(folder, manifest, exact=True)
+    lower = {manifest.graphs["cpu"].precision} - {"float32"}
+    models = {precision: make_model(files, manifest, choose("cpu"), precision) for precision in lower}
+    return [exact, *(replace(exact, model=model, precision=precision) for precision, model in models.items())]
 
 
 def _check_same(before: list[Engine], after: list[Engine]) -> None:
@@ -91,7 +98,7 @@ def network_of(folder: Path, manifest: Manifest) -> Network:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION", help="such as model_repo/sentiment/6")
+    parser.add_argument("versions", type=Path, nargs="+", metavar="VERSION", help="such as model_repo/sentiment/7")
     for folder in parser.parse_args().versions:
         try:
             print(renew(folder.resolve()))

@@ -59,7 +59,7 @@ class Model:
         self.depth = layers
         self._head = head
         self._sessions = {part: open_session(part, graph, weights, device) for part, graph in graphs.items()}
-        # Versions that were converted before 0.2 have no such input: they compute all of the last layer.
+        # Heads that read all tokens have no such input, nor versions of before: all of the last layer is computed.
         self._narrows = "layers" in graphs and "kept" in (one.name for one in self._sessions["layers"].get_inputs())
 
     def run(self, rows: Seq[Sequence]) -> list[Floats]:

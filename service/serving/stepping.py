@@ -80,8 +80,8 @@ class Stepping:
         """How many layers ``group`` may run until the first of them may leave."""
         return min(self._next_exit(one) - one.depth for one in group if one.logits is None)
 
-    def ending(self, group: Seq[Progress]) -> list[int] | None:
-        """Which of ``group`` are not done, where the last layer is the last of each of them; else None."""
+    def together(self, group: Seq[Progress]) -> list[int] | None:
+        """Which of ``group`` are not done, where all of them have come as far; else None."""
         going = [index for index, one in enumerate(group) if one.logits is None]
         return going if len({group[index].depth for index in going}) == 1 else None
 
@@ -134,7 +134,7 @@ def advance(
         # Of those that go on: who is done may have been deeper, and is carried along for nothing.
         hidden = replace(hidden, depth=min(one.depth for one in going if one.logits is None))
         before = hidden.depth
-        hidden = _run(model, hidden, pack, stepping.end(going), check_interval, stop, stepping.ending(going))
+        hidden = _run(model, hidden, pack, stepping.end(going), check_interval, stop, stepping.together(going))
         layers = hidden.depth - before
         going = [
             one if one.logits is not None else replace(one, depth=one.depth + layers, hidden=None) for one in going
@@ -150,12 +150,13 @@ def advance(
 
 
 def _run(
-    model: Model, hidden: Hidden, pack: Pack, layers: int, check_interval: int, stop: Stop, ending: Seq[int] | None
+    model: Model, hidden: Hidden, pack: Pack, layers: int, check_interval: int, stop: Stop, together: Seq[int] | None
 ) -> Hidden:
-    """Through ``layers`` layers, or fewer where ``stop`` is true in between; ``ending``: see ``Stepping.ending``."""
+    """Through ``layers`` layers, or fewer where ``stop`` is true in between.  ``together``: those who end with the last
+    layer, if all do."""
     end = hidden.depth + layers
     while True:
-        hidden = model.advance(hidden, pack, min(check_interval, end - hidden.depth), ending)
+        hidden = model.advance(hidden, pack, min(check_interval, end - hidden.depth), together)
         if hidden.depth == end or stop():
             return hidden
 

@@ -108,14 +108,14 @@ def test_a_text_is_summarized(server: Server, ask: Ask) -> None:
     assert found.summary == plain(server, "/summarize", text=TEXT, sentences=2)["summary"]
 
 
-def test_what_the_readme_says_of_heads_runs(server: Server) -> None:
+def test_what_the_readme_says_of_heads_runs(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     (program,) = [text for text in PYTHON.findall(README.read_text(encoding="utf-8")) if "albert.tokens(" in text]
-    with Client(server.url) as albert:
-        said: dict[str, Any] = {"albert": albert}
-        exec(program, said)
-    assert len(said["vector"]) > 0
-    assert said["reply"] in ("It was good.", "At seven o'clock.")
-    assert all(name in "Clara moved from Berlin to Oslo." for name in said["names"])
+    exec(program.replace("http://localhost:8000", server.url), {"Client": Client})
+    *spans, width, reply = capsys.readouterr().out.splitlines()
+    assert len(spans) == len(plain(server, "/tokens", inputs="Clara moved from Berlin to Oslo.")["results"][0]["spans"])
+    assert int(width) == len(plain(server, "/embed", inputs="a text")["results"][0]["embedding"])
+    choices = ["It was good.", "At seven o'clock."]
+    assert reply == plain(server, "/choose", prompt="How was the film?", choices=choices)["choices"][0]["text"]
 
 
 @pytest.mark.parametrize("name", ["tokens", "fill_mask", "embed", "summarize"])

@@ -1,19 +1,20 @@
 """A version's graphs are written anew without its checkpoint, and nothing else of it changes."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from service.conversion.builder import LAYER_MATRICES, Target
 from service.conversion.graph import Network
 from service.conversion.pipeline import Options, convert
+from service.conversion.precision import INT8, put
 from service.conversion.renew import main, network_of, renew
 from service.errors import ParityError
 from service.repository.manifest import Graphs, Manifest
 from service.repository.store import check_files, read_manifest, sha256, write_manifest
+from service.runtime.processor import assumed
 from tests.checkpoints import save_checkpoint
-from tests.conftest import ROOT
 from tests.conversion.test_precision import overflowing
 
 
@@ -64,15 +65,32 @@ def test_graphs_for_the_cpu_that_compute_all_of_the_last_layer_get_a_way_out(
     assert renewed | {"manifest.json": b""} == wanted | {"manifest.json": b""}
 
 
-def test_what_the_gate_decided_for_eight_bits_stays(tmp_path: Path) -> None:
-    (shipped,) = (path for path in (ROOT / "model_repo" / "spam").iterdir() if path.is_dir())
-    folder = tmp_path / "repo" / "spam" / shipped.name
-    shutil.copytree(shipped, folder)
-    renewed = renew(folder)
+def lowered(tmp_path: Path, target: Target) -> Path:
+    """A version whose graphs for the CPU are those of ``target``, and which does not say how that was decided."""
+    folder = convert(str(save_checkpoint(tmp_path / "checkpoint")), tmp_path / "repo", Options("m"))
+    manifest = read_manifest(folder)
+    write_manifest(folder, put(folder, manifest, network_of(folder, manifest), target))
+    return folder
+
+
+@pytest.mark.parametrize("features", ["none", "vnni"])
+@pytest.mark.parametrize("target", INT8[::3], ids=str)
+def test_the_matrices_in_eight_bits_stay(tmp_path: Path, target: Target, features: str) -> None:
+    folder = lowered(tmp_path, target)
+    with assumed(features):
+        renewed = renew(folder)
     assert contents(renewed) | {"manifest.json": b""} == contents(folder) | {"manifest.json": b""}
-    before, after = read_manifest(folder), read_manifest(renewed)
-    assert after.graphs == before.graphs
-    assert after.precision["tried"] == before.precision["tried"]
+    assert read_manifest(renewed).graphs == read_manifest(folder).graphs
+
+
+@pytest.mark.parametrize("features", ["none", "vnni"])
+def test_other_matrices_in_eight_bits_are_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: str
+) -> None:
+    folder = lowered(tmp_path, Target("cpu", "int8", frozenset({"up"}), 8))
+    monkeypatch.setattr("service.conversion.renew._target", lambda *_: Target("cpu", "int8", LAYER_MATRICES, 8))
+    with assumed(features), pytest.raises(ParityError, match="int8"):
+        renew(folder)
 
 
 def test_graphs_that_answer_otherwise_are_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
