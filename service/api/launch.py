@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import httpx
 
 log = logging.getLogger(__name__)
-LONGEST_SOCKET = 107  # bytes of a path (sys/un.h)
 
 
 def read_settings(given: dict[str, Any]) -> Settings:
@@ -53,7 +52,7 @@ def serve(settings: Settings) -> int:
 
 
 def _serve_several(settings: Settings) -> int:
-    from .listeners import check_free
+    from .listeners import check_free, check_socket
     from .workers import Supervisor, metrics_folder
 
     if settings.grpc_port:  # the workers share it, and would share it with another service's
@@ -63,8 +62,8 @@ def _serve_several(settings: Settings) -> int:
         from .listeners import listen
 
         models_at = Path(folder) / "models.socket" if _shares_models(settings) else None
-        if models_at is not None and len(os.fsencode(models_at)) > LONGEST_SOCKET:
-            raise UsageError(f"{models_at} is too long for a socket: set TMPDIR to a shorter path")
+        if models_at is not None:
+            check_socket(models_at)
         return Supervisor(settings, listen(settings), folder, models_at).run()
 
 

@@ -6,7 +6,7 @@ import socket
 import stat
 from pathlib import Path
 
-from ..errors import ServiceError
+from ..errors import ServiceError, UsageError
 from ..settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,19 @@ def listen(settings: Settings) -> list[socket.socket]:
 def check_free(host: str, port: int, flag: str) -> None:
     """ServiceError where somebody listens on ``port``."""
     _port(host, port, flag).close()
+
+
+def check_socket(path: Path) -> None:
+    """UsageError where no Unix socket can be made at ``path``, in the folder for temporary files."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"no socket can be made at {path}: {error.strerror or error}. Set TMPDIR to a shorter path, on a local "
+            "file system, or share_models to no."
+        ) from error
 
 
 def close(listeners: list[socket.socket], settings: Settings) -> None:

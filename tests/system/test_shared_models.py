@@ -215,4 +215,5 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_is_named(
     monkeypatch.setenv("TMPDIR", str(deep))
     server = start(repository, *FLAGS, ready=False)
     assert server.process.wait(60) == 2
-    assert server.lines("is too long for a socket: set TMPDIR to a shorter path")
+    assert server.lines("AF_UNIX path too long. Set TMPDIR to a shorter path")
+    assert not server.lines("Traceback")
