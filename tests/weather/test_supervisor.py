@@ -23,8 +23,10 @@ def test_workers_end_with_their_supervisor(serve: Serve) -> None:
 
 def test_a_killed_worker_leaves_no_gauge_and_readiness_is_told_by_each(serve: Serve) -> None:
     started = serve("--workers", "2")
-    os.kill(started.workers()[0], signal.SIGKILL)
-    wait_until(lambda: len(started.workers()) == 2, 30, started)
+    victim = started.workers()[0]
+    os.kill(victim, signal.SIGKILL)
+    # Until the supervisor has seen it, the dead one is among its children.
+    wait_until(lambda: victim not in started.workers() and len(started.workers()) == 2, 30, started)
     wait_until(lambda: started.metrics()["albert_ready"] == 1, 30, started)
 
     for _ in range(6):
