@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Pa
     limit = time.monotonic() + PATIENCE
     while time.monotonic() < limit and process.poll() is None:
         request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=60):
+        # A server that starts may speak another protocol on the port for a moment, as Ray's does.
+        with contextlib.suppress(OSError, HTTPException), urllib.request.urlopen(request, timeout=60):
             return
         time.sleep(0.1)
     raise RuntimeError(f"the server did not start; see {log}")
@@ -64,7 +66,12 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Pa
 def albert_serve(repository: Path, log: Path, warm: bytes = WARM, **settings: Any) -> Iterator[str]:
     """The address of a service of ours with ``settings``, once it has answered ``warm``."""
     port = free_port()
-    flags = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    words = {True: "true", False: "false"}
+    flags = [
+        part
+        for name, value in settings.items()
+        for part in (f"--{name.replace('_', '-')}", words[value] if isinstance(value, bool) else str(value))
+    ]
     serve = [sys.executable, "-m", "service", "serve", "--device", "cpu", "--log-level", "warning"]
     command = [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
     with running(command, port, log, body=warm, PYTHONPATH=str(HERE.parent)) as url:
