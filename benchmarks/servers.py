@@ -62,18 +62,17 @@ def _wait(process: "subprocess.Popen[bytes]", address: str, body: bytes, log: Pa
     raise RuntimeError(f"the server did not start; see {log}")
 
 
+def flags(settings: dict[str, Any]) -> list[str]:
+    words = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in settings.items()}
+    return [part for name, word in words.items() for part in (f"--{name.replace('_', '-')}", word)]
+
+
 @contextlib.contextmanager
 def albert_serve(repository: Path, log: Path, warm: bytes = WARM, **settings: Any) -> Iterator[str]:
     """The address of a service of ours with ``settings``, once it has answered ``warm``."""
     port = free_port()
-    words = {True: "true", False: "false"}
-    flags = [
-        part
-        for name, value in settings.items()
-        for part in (f"--{name.replace('_', '-')}", words[value] if isinstance(value, bool) else str(value))
-    ]
     serve = [sys.executable, "-m", "service", "serve", "--device", "cpu", "--log-level", "warning"]
-    command = [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags]
+    command = [*serve, "--model-repo", str(repository), "--port", str(port), "--watch-seconds", "0", *flags(settings)]
     with running(command, port, log, body=warm, PYTHONPATH=str(HERE.parent)) as url:
         yield url
 
