@@ -85,7 +85,7 @@ class Model:
             return Hidden(self._run_layers(hidden, pack, layers, pack.every_token), end)
         if layers > 1:
             hidden = self.advance(hidden, pack, layers - 1)
-        return Hidden(self._run_layers(hidden, pack, 1, np.concatenate(self._read(pack, last_of))), end, narrowed=True)
+        return Hidden(self._run_layers(hidden, pack, 1, self._places(pack, last_of)), end, narrowed=True)
 
     def _run_layers(self, hidden: Hidden, pack: Pack, layers: int, kept: Ints) -> Any:
         span = {"first": np.array(hidden.depth, dtype=np.int64), "count": np.array(layers, dtype=np.int64)}
@@ -96,22 +96,22 @@ class Model:
     def head(self, hidden: Hidden, pack: Pack, rows: Seq[int] | None = None) -> list[Floats]:
         """Logits of ``rows``, or of all, as ``Head`` says.  Any depth may be asked."""
         if self._head.reads_few:
-            read = self._read(pack, range(pack.real) if rows is None else rows)
-            places = np.concatenate(read)
+            asked = range(pack.real) if rows is None else rows
+            places = self._places(pack, asked)
             if hidden.narrowed:
                 places = np.arange(len(places), dtype=np.int32)
             if self._head is Head.POOLED:
                 return list(self._call("head", {"hidden": hidden.value, "starts": places}))
-            return np.split(self._words(hidden, places), np.cumsum(list(map(len, read)))[:-1])
+            return np.split(self._words(hidden, places), np.cumsum(list(map(len, pack.masks(asked))))[:-1])
         if self._head is Head.STATES:
             states = pack.split(self._call("head", {"hidden": hidden.value}))
             return [mean_and_first(states[index]) for index in (range(pack.real) if rows is None else rows)]
         logits = pack.split(self._call("head", {"hidden": hidden.value}))
         return logits if rows is None else [logits[index] for index in rows]
 
-    def _read(self, pack: Pack, rows: Seq[int]) -> list[Ints]:
-        """Where the head reads each of ``rows``, if it reads a few tokens."""
-        return pack.masks(rows) if self._head is Head.MASKS else [pack.starts[row : row + 1] for row in rows]
+    def _places(self, pack: Pack, rows: Seq[int]) -> Ints:
+        """Where the head reads ``rows``, one after the other, if it reads a few tokens."""
+        return np.concatenate(pack.masks(rows)) if self._head is Head.MASKS else pack.starts[list(rows)]
 
     def _words(self, hidden: Hidden, places: Ints) -> Floats:
         parts = [places[start : start + SLICE] for start in range(0, len(places), SLICE)]
