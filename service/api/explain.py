@@ -1,5 +1,7 @@
 """``POST /explain``: why the model answered so."""
 
+import math
+
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
@@ -42,7 +44,8 @@ async def explain(body: ExplainRequest, request: Request) -> Response:
     async with service.registry.lease(name, body.version, kind) as engine, work.connected():
         subject = _subject(engine, texts, body.label)
         answer = await METHODS[body.method](work, engine, subject, body)
-        return work.respond(engine, {"method": body.method} | answer)
+        # A million weights of attention are megabytes of JSON; and whatever is explained has taken longer than a hop.
+        return await work.beside(math.inf, lambda: work.respond(engine, {"method": body.method} | answer))
 
 
 def _texts(body: ExplainRequest) -> dict[str, str]:

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import to_json
 
 from ..errors import InvalidRequest, TooLarge
+from .json_parts import json_of
 
 NUMBERS: dict[str, Any] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 MOST_DIMENSIONS = 8
@@ -127,7 +127,7 @@ def join(said: dict[str, Any], outputs: Seq[Tensor], wanted: Seq[RequestedOutput
         else:
             facts = tensor.in_json()
         shown.append(facts)
-    return [to_json(said | {"outputs": shown}, inf_nan_mode="null"), *parts]
+    return [json_of(said | {"outputs": shown}), *parts]
 
 
 def _flat(data: list[Any], dimensions: int = MOST_DIMENSIONS) -> Iterator[Any]:

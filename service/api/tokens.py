@@ -1,12 +1,11 @@
 """``POST /tokens``"""
 
-from dataclasses import asdict
 from typing import TypeVar
 
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from ..tasks.token_classification import EncodedTokens, TokenClassification
+from ..tasks.token_classification import EncodedTokens, Span, TokenClassification
 from ..types import Floats
 from .each import Respond, Result, answer_each
 from .route import add_json_route
@@ -33,7 +32,7 @@ async def tagged(work: RequestWork, body: TokensRequest, respond: Respond[T]) ->
         return task.encode(text)
 
     def decode(task: TokenClassification, item: EncodedTokens, logits: list[Floats]) -> Result:
-        spans = [asdict(span) for span in task.decode(item, logits)]
+        spans = [{name: getattr(span, name) for name in Span.__slots__} for span in task.decode(item, logits)]
         return {"spans": spans, "tokens": item.tokens, "windows": len(item.sequences)}
 
     return await answer_each(work, body, TokenClassification, respond, chars=len, encode=encode, decode=decode)

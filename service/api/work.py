@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from fastapi import Request
-from pydantic_core import to_json
 from starlette.responses import Response
 
 from ..errors import Cancelled, DeadlineExceeded, InvalidRequest, ServiceError
@@ -21,6 +20,7 @@ from ..serving.engine import Engine
 from ..serving.pending import Outcome
 from ..serving.queue import estimate
 from ..types import Floats, Priority, Sequence, StepRun
+from .json_parts import json_of
 from .service import PRICED, Service
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class RequestWork:
         with self.stage("decode"):
             return await self.beside(size, work)
 
-    async def beside(self, size: int, work: Callable[[], T]) -> T:
+    async def beside(self, size: float, work: Callable[[], T]) -> T:
         """``work`` on the answers to ``size`` tokens: here where that is quick, beside the loop where it is not."""
         if size <= LONG_DECODING:
             return work()
@@ -196,7 +196,7 @@ class RequestWork:
 
     def respond_json(self, engine: Engine, content: object) -> Response:
         """``content`` as it is."""
-        return Response(to_json(content, inf_nan_mode="null"), headers=JSON | self.timing(engine))
+        return Response(json_of(content), headers=JSON | self.timing(engine))
 
     def timing(self, engine: Engine) -> dict[str, str]:
         """The time by stage, for the header ``Server-Timing``; the metrics get it, too."""

@@ -10,6 +10,7 @@ Source: Ramshaw and Marcus 1995 (BIO); the scoring script of CoNLL-2000.
 import re
 from collections.abc import Iterable, Sequence as Seq
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from .text import EAST, Tokenizer, Tokens
 
 # A word as those who tag texts have it: U.S., 1,000.50, AT&T and well-known are one; a full stop is its own.
 WORD = re.compile(rf"(?:[^\W\d_]\.){{2,}}|\d+(?:[.,]\d+)+|[{EAST}]|[^\W{EAST}]+(?:['\u2019&/-][^\W{EAST}]+)*|[^\w\s]+")
+SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # all that Unicode has
 OUTSIDE = ("O", "o", "NONE", "none")
 BEGIN, INSIDE = frozenset("BSU"), frozenset("IEL")
 ENDS = frozenset("ESLU")
@@ -88,20 +90,19 @@ class TokenClassification:
     def decode(self, encoded: EncodedTokens, logits: Seq[Floats]) -> list[Span]:
         """The spans in their order.  A token in two windows is read in the one that shows more of what is around it."""
         scores = activate(self.merged(encoded, logits).astype(np.float64) / self.temperature, "softmax")
+        best, worth = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
         return self.joined(
             encoded.text,
-            (
-                (start, end, self.labels[int(scores[token].argmax())], float(scores[token].max()))
-                for token, start, end in _words(encoded)
-            ),
+            ((start, end, self.labels[best[token]], worth[token]) for token, start, end in _words(encoded)),
         )
 
     def joined(self, text: str, words: Iterable[tuple[int, int, str, float]]) -> list[Span]:
         """Spans of words with (start, end, label, score)."""
         found: list[_Open] = []
         open_kind, prefixed = "", self._prefixed
+        read = cache(lambda label: self._read(label, prefixed=prefixed))
         for start, end, label, score in words:
-            prefix, kind = self._read(label, prefixed=prefixed)
+            prefix, kind = read(label)
             if not kind:
                 open_kind = ""
                 continue
@@ -148,14 +149,15 @@ class TokenClassification:
 def _words(encoded: EncodedTokens) -> list[tuple[int, int, int]]:
     """(first token, start, end) of each word, in code points."""
     first = _first_visible(encoded.text, encoded.parts.offsets)
-    found = []
-    for match in WORD.finditer(encoded.text):
-        token = int(np.searchsorted(first, match.start()))
-        if token < len(first) and first[token] < match.end():
-            found.append((token, match.start(), match.end()))
-    return found
+    words = [match.span() for match in WORD.finditer(encoded.text)]
+    tokens = np.searchsorted(first, np.array([start for start, _ in words], dtype=np.int64)).tolist()
+    begins = [*first.tolist(), len(encoded.text)]  # one more, for a word behind the last token
+    return [(token, *word) for token, word in zip(tokens, words, strict=True) if begins[token] < word[1]]
 
 
 def _first_visible(text: str, offsets: Ints) -> npt.NDArray[np.int64]:
     """Where each token begins but for white space: SentencePiece counts the space before a word to it."""
-    return np.array([start + len(text[start:end]) - len(text[start:end].lstrip()) for start, end in offsets.tolist()])
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    visible = np.where(np.isin(codes, SPACES), len(text), np.arange(len(text)))
+    following = np.minimum.accumulate(np.append(visible, len(text))[::-1])[::-1]  # the first visible one from here on
+    return np.minimum(following[offsets[:, 0]], offsets[:, 1]).astype(np.int64)

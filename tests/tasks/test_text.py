@@ -18,7 +18,7 @@ from tokenizers import processors
 from service.conversion.texts import SENTENCES
 from service.conversion.vocabulary import TokenizerFiles, tokenizer_json
 from service.errors import InvalidRequest
-from service.tasks.text import Tokenizer, cut_pair
+from service.tasks.text import AT_ONCE, Tokenizer, cut_pair
 from tests.checkpoints import word_pieces
 
 # No character here stands for two after normalisation ("ﬁ", "½"): such a one gives its place to several tokens.
@@ -126,6 +126,19 @@ def test_any_text_gets_offsets_within_it(pieces: Pieces, text: str) -> None:
     for start, end in tokens.offsets.tolist():
         assert 0 <= start < end <= len(text)
     assert pieces.ours.ids(text).tolist() == tokens.ids.tolist()
+
+
+def test_a_long_text_has_the_tokens_that_the_library_gives_it(tmp_path: Path) -> None:
+    """They are taken over in parts: once around the end of a part, and once through several."""
+    path = word_piece_file(tmp_path)
+    library = tokenizers.Tokenizer.from_file(str(path))
+    for count in (AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE + 5):
+        text = "was it " * (count // 2) + "it" * (count % 2)
+        whole = library.encode(text, add_special_tokens=False)
+        tokens = Tokenizer.from_file(path).encode(text)
+        assert len(whole.ids) == count
+        assert tokens.ids.tolist() == whole.ids
+        assert tokens.offsets.tolist() == [list(pair) for pair in whole.offsets]
 
 
 def test_a_part_keeps_the_offsets_of_its_tokens(pieces: Pieces) -> None:
