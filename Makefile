@@ -31,6 +31,8 @@ install: $(BIN)/.everything  ## everything: serving, conversion, training, tests
 serve: $(BIN)/.serving  ## the service with the default models
 	$(BIN)/albert-serve serve --host $(HOST) --port $(PORT) $(ARGS)
 
+# Two of these run at a time.  The others are timed, or start processes that want the machine: one at a time.
+PURE = $(addprefix tests/,conversion documents judging repository tasks training)
 # What depends on the processor runs a second time as on one without VNNI and bfloat16, whatever this one has.
 BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py checkpoint.py) tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
@@ -49,7 +51,12 @@ $(VENV)-kserve/.done:
 	$(PYTHON) -m venv $(VENV)-kserve && $(VENV)-kserve/bin/pip install -q 'kserve>=0.17' && touch $@
 
 test: $(BIN)/.everything $(VENV)-transformers4/.done $(VENV)-kserve/.done  ## all tests
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(PURE)
+	$(BIN)/python -m pytest $(PURE:%=--ignore=%)
+endif
 	$(BIN)/python -m pytest --cpu-features none $(BOTH_WAYS)
 	$(BIN)/python -m pytest --share-models $(SHARED)
 
