@@ -74,7 +74,7 @@ def lowered(tmp_path: Path, target: Target) -> Path:
 
 
 @pytest.mark.parametrize("features", ["none", "vnni"])
-@pytest.mark.parametrize("target", INT8[::3], ids=str)
+@pytest.mark.parametrize("target", INT8[::3], ids=lambda target: f"{sorted(target.int8)} {target.weight_bits}")
 def test_the_matrices_in_eight_bits_stay(tmp_path: Path, target: Target, features: str) -> None:
     folder = lowered(tmp_path, target)
     with assumed(features):
