@@ -31,11 +31,21 @@ def some(draw: random.Random, depth: int = 4) -> Any:
     ][kind]
 
 
-def test_it_is_the_same_json() -> None:
+def test_it_is_the_same_json(monkeypatch: Any) -> None:
+    monkeypatch.setattr(json_parts, "FEW", 0)
     draw = random.Random(0)
     for _ in range(2_000):
         content = some(draw)
         assert json_of(content) == to_json(content, inf_nan_mode="null"), content
+
+
+def test_a_short_answer_is_written_at_once(monkeypatch: Any) -> None:
+    monkeypatch.setattr(json_parts, "_parts", None)
+    result = {"labels": [{"label": "positive", "score": 0.9}, {"label": "negative", "score": 0.1}], "tokens": 9}
+
+    contents: list[Any] = [{"results": [result] * 64}, {}, [], None, "text", {"embedding": [0.5] * 1024}]
+    for content in contents:
+        assert json.loads(json_of(content)) == content
 
 
 def test_no_part_of_a_long_answer_is_long(monkeypatch: Any) -> None:
