@@ -5,15 +5,18 @@ import * as ask from "./ask.js";
 import * as classify from "./classify.js";
 import { make, show } from "./dom.js";
 import * as explain from "./explain.js";
+import * as fillMasks from "./fill.js";
 import * as service from "./service.js";
 import { current, speak, t } from "./text.js";
 
 const tabs = [...document.querySelectorAll('[role="tab"]')];
+const shown = () => tabs.filter(({ hidden }) => !hidden);
 const state = document.getElementById("state");
 const EXAMPLES = {
   "classify.texts": "a gorgeous, witty, seductive movie\nIt was not good.",
   "ask.question": "When was the bridge opened?",
   "ask.document": "The town hall was built in 1887 and the bridge was opened in 1902.",
+  "fill.texts": "The capital of France is [MASK].",
   "explain.text": "It was not good, but the music is wonderful.",
   "explain.question": "When was the bridge opened?",
 };
@@ -31,12 +34,12 @@ function select(tab, focus = false) {
   if (focus) tab.focus();
 }
 
-for (const [index, tab] of tabs.entries()) {
+for (const tab of tabs) {
   tab.addEventListener("click", () => select(tab));
   tab.addEventListener("keydown", ({ key }) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
-    const to = key === "Home" ? 0 : key === "End" ? tabs.length - 1 : step ? (index + step + tabs.length) % tabs.length : null;
-    if (to !== null) select(tabs[to], true);
+    const to = key === "Home" ? 0 : key === "End" ? -1 : step ? (shown().indexOf(tab) + step) % shown().length : null;
+    if (to !== null) select(shown().at(to), true);
   });
 }
 
@@ -59,6 +62,9 @@ async function look() {
   try {
     const { found } = await call("models");
     for (const choice of document.querySelectorAll("select[data-task]")) fill(choice, found.models);
+    const masks = document.getElementById("tab-fill");
+    masks.hidden = !found.models.some(({ task }) => task === "fill-mask");
+    if (masks.hidden && masks.ariaSelected === "true") select(tabs[0]);
     show(state, found.models.length ? t("ready") : t("waiting"));
   } catch (error) {
     show(state, `${error.message} ${t("away")}`);
@@ -66,7 +72,7 @@ async function look() {
 }
 
 function fill(choice, models) {
-  const fitting = models.filter(({ task }) => !choice.dataset.task || task === choice.dataset.task);
+  const fitting = models.filter(({ task }) => choice.dataset.task.split(" ").includes(task));
   const wanted = fitting.map(({ name, task }) => `${name} ${task}`).join();
   if (choice.dataset.filled === wanted) return;
   const before = choice.value || (fitting.some(({ name }) => name === "sentiment") ? "sentiment" : "");
@@ -76,7 +82,7 @@ function fill(choice, models) {
   choice.form?.dispatchEvent(new Event("input"));
 }
 
-for (const [name, part] of Object.entries({ classify, ask, explain, service })) part.start(document.getElementById(name));
+for (const [name, part] of Object.entries({ classify, ask, fill: fillMasks, explain, service })) part.start(document.getElementById(name));
 select(tabs.find((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ?? tabs[0]);
 look();
 setInterval(look, 5000);

@@ -4,8 +4,9 @@ const WORDS = {
   en: {
     tagline: "Text classification and question answering with ALBERT, on this machine.",
     language: "Language", key: "API key, if the service wants one", documents: "API documents",
-    classify: "Classify", ask: "Ask", explain: "Explain", service: "Service",
+    classify: "Classify", ask: "Ask", fill: "Fill in", explain: "Explain", service: "Service",
     model: "Model", texts: "Texts, one a line", question: "Question", document: "Document to look in", text: "Text",
+    masked: "Texts with [MASK] for a word, one a line", words: "Words for each", best: "likeliest",
     files: "or files: text, PDF, pictures of pages", answers: "Answers", none: "there may be no answer", phrases: "neighbouring words together, too",
     same: "The same with curl and with Python", waiting: "waiting for the service…",
     ready: "Ready.", away: "The service does not answer. What you typed stays here; this page tries again.",
@@ -25,8 +26,9 @@ const WORDS = {
   zh: {
     tagline: "用 ALBERT 做文本分类与问答，就在这台机器上。",
     language: "语言", key: "API 密钥（如果服务需要）", documents: "接口文档",
-    classify: "分类", ask: "提问", explain: "解释", service: "服务",
+    classify: "分类", ask: "提问", fill: "填空", explain: "解释", service: "服务",
     model: "模型", texts: "文本，每行一条", question: "问题", document: "在其中寻找答案的文档", text: "文本",
+    masked: "用 [MASK] 代替一个词的文本，每行一条", words: "每处给出的词数", best: "最可能",
     files: "或文件：文本、PDF、页面图片", answers: "答案数", none: "可能没有答案", phrases: "相邻的词也一起看",
     same: "用 curl 与 Python 做同样的事", waiting: "正在等待服务……",
     ready: "就绪。", away: "服务没有响应。您输入的内容仍在这里，页面会继续尝试。",
