@@ -1,10 +1,10 @@
 """The answers of a model to rows, by the code that serves: packed, through the shared layer, leaving early."""
 
-from collections.abc import Callable, Sequence as Seq
+from collections.abc import Callable, Iterable, Sequence as Seq
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, ServiceError
+from ..errors import InvalidRequest, ServiceError, UsageError
 from ..runtime.packing import like_lengths
 from ..serving.engine import Engine
 from ..serving.isolation import run_isolating_failures
@@ -19,33 +19,58 @@ from ..types import Floats, Sequence
 from .rows import Row
 
 LEAST_BUDGET = 128  # tokens in a step
+ADDED = {  # columns, by task
+    "text-classification": ("label", "score"),
+    "question-answering": ("answer", "start", "end", "score", "no_answer_score"),
+    "token-classification": ("spans",),
+    "feature-extraction": ("embedding",),
+    "fill-mask": ("words", "scores"),
+}
 Encoded = EncodedText | EncodedQuestion | EncodedTokens | EncodedVector | EncodedMasks
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a row has its texts.  ``pair`` may be missing in a row; a reader takes question and context."""
+    """Where a row has its texts.  ``pair`` may be missing in a row; a reader takes question and context.
+
+    ``prefix`` stands before the names of the columns that are added.
+    """
 
     text: str = "text"
     pair: str = "text_pair"
     question: str = "question"
     context: str = "context"
+    prefix: str = ""
+
+    def read(self, task: str) -> set[str]:
+        """Those that every row has, for a model of ``task``."""
+        return {self.question, self.context} if task == "question-answering" else {self.text}
+
+    def check_apart(self, task: str, names: Iterable[str]) -> None:
+        """UsageError where a row has a column among its ``names`` that the answer of a ``task`` has too."""
+        if both := sorted({self.prefix + name for name in (*ADDED[task], "error")} & set(names)):
+            raise UsageError(
+                f"the rows have a column {both[0]!r}, and so have the answers: rename it, or name the answers' "
+                "otherwise, such as with --prefix answer_"
+            )
 
 
 def answer_rows(engine: Engine, rows: Seq[Row], columns: Columns, options: dict[str, Any]) -> list[Row]:
     """Each row with its answer: ``label`` and ``score``; ``answer``, ``start``, ``end``, ``score`` and
     ``no_answer_score``; ``spans``; ``embedding``; or ``words`` and ``scores``.  One that cannot be read has ``error``
-    in their place.
+    in their place.  UsageError where a row has a column of that name already.
 
     ``options``: those of ``decode`` of a reader.  The engine's task is one of KINDS.
     """
+    columns.check_apart(engine.manifest.task, {name for row in rows for name in row})
     encoded = [_encoded(engine, row, columns) for row in rows]
     read = [item for item in encoded if not isinstance(item, str)]
     outcomes = iter(outcomes_of(engine, [one for item in read for one in item.sequences]))
     answered = []
     for row, item in zip(rows, encoded, strict=True):
         own = [] if isinstance(item, str) else [next(outcomes) for _ in item.sequences]
-        answered.append(row | _answer(engine, item, own, options))
+        answer = _answer(engine, item, own, options)
+        answered.append(row | {columns.prefix + name: value for name, value in answer.items()})
     return answered
 
 

@@ -40,12 +40,17 @@ def read_chunks(path: Path, skip: int = 0, size: int = CHUNK) -> Iterator[list[R
         yield chunk
 
 
-def count(path: Path) -> int:
-    """How many rows a file has, for a bar."""
+def survey(path: Path) -> tuple[int, set[str]]:
+    """How many rows a file has, for a bar, and the names of all their columns."""
     if path.suffix == ".parquet":
-        rows: int = _arrow("pyarrow.parquet").read_metadata(path).num_rows
-        return rows
-    return sum(1 for _ in _read(path))
+        facts = _arrow("pyarrow.parquet").ParquetFile(path)
+        return facts.metadata.num_rows, set(facts.schema_arrow.names)
+    names: set[str] = set()
+    count = 0
+    for row in _read(path):
+        count += 1
+        names.update(row)
+    return count, names
 
 
 def convert(lines: Path, out: Path) -> None:

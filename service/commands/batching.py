@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .numbers import count
 from .serving import version_folder
 
 if TYPE_CHECKING:
     from ..batch.answering import Columns
     from ..batch.job import Answered
+
+
+NAMED = "--text, --text-pair, --question and --context say which columns are read."
 
 
 def add_batch(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +27,7 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-pair", default="text_pair", metavar="COLUMN", help="of the second text [text_pair]")
     parser.add_argument("--question", default="question", metavar="COLUMN", help="of the question [question]")
     parser.add_argument("--context", default="context", metavar="COLUMN", help="of the text to look in [context]")
+    parser.add_argument("--prefix", default="", help="before the names of the columns that are added [none]")
     parser.add_argument("--no-answer", action="store_true", help="a context may hold no answer")
     ray = parser.add_argument_group("over a Ray cluster")
     ray.add_argument(
@@ -32,18 +37,12 @@ def add_batch(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="its address [that of this node's cluster]",
     )
-    ray.add_argument("--ray-cpus", type=_count, default=1, metavar="N", help="CPU cores of a worker [1]")
+    ray.add_argument("--ray-cpus", type=count, default=1, metavar="N", help="CPU cores of a worker [1]")
     ray.add_argument("--ray-gpus", type=_share, default=0.0, metavar="SHARE", help="of GPUs a worker, such as 0.5 [0]")
     ray.add_argument(
-        "--ray-workers", type=_count, default=0, metavar="N", help="at most so many [as many as fit the cluster]"
+        "--ray-workers", type=count, default=0, metavar="N", help="at most so many [as many as fit the cluster]"
     )
     parser.set_defaults(run=_batch)
-
-
-def _count(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("wanted at least 1")
-    return number
 
 
 def _share(text: str) -> float:
@@ -60,20 +59,23 @@ def _batch(options: argparse.Namespace) -> int:
         raise UsageError("batch takes the extra 'batch' of this package, which is not installed") from None
     from ..batch.answering import KINDS, Columns
     from ..batch.job import Job
-    from ..batch.rows import check_kind, count
+    from ..batch.rows import check_kind, survey
     from ..repository.store import read_manifest
 
     for path in (options.source, options.out):
         check_kind(path)
     if options.source.resolve() == options.out.resolve():
         raise UsageError("IN and OUT are one file")
-    total = count(options.source)
+    total, names = survey(options.source)
     folder = version_folder(options.model, options.model_repo)
     manifest = read_manifest(folder)
     if manifest.task not in KINDS:
         raise UsageError(f"{options.model} does {manifest.task}; batch answers rows by {', '.join(KINDS)}")
     model = f"{manifest.name}/{manifest.version}"
-    columns = Columns(options.text, options.text_pair, options.question, options.context)
+    columns = Columns(options.text, options.text_pair, options.question, options.context, options.prefix)
+    columns.check_apart(manifest.task, names)
+    if missing := sorted(columns.read(manifest.task) - names) if total else []:
+        raise UsageError(f"{options.source}: no row has a column {missing[0]!r}; they have {sorted(names)}. {NAMED}")
     settings: dict[str, Any] = {"no_answer": True} if options.no_answer else {}
     answered = (_on_a_cluster if options.ray else _here)(options, folder, columns, settings)
     job = Job(options.source, options.out, {"model": model, "columns": str(columns), "options": settings})

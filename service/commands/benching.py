@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, UsageError
+from .numbers import count, from_zero, not_negative
 
 FIRST_DEADLINE = 5.0  # seconds to find out whether anyone is there
 if TYPE_CHECKING:
@@ -20,14 +21,16 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--qa", action="append", default=[], metavar="FILE", help=f"questions, FILE{sources}")
     load = parser.add_mutually_exclusive_group(required=True)
     load.add_argument("--rate", type=_positive, nargs="+", help="open loop: requests a second that come by chance")
-    load.add_argument("--clients", type=int, nargs="+", help="closed loop: clients that ask one after the other")
+    load.add_argument("--clients", type=count, nargs="+", help="closed loop: clients that ask one after the other")
     parser.add_argument("--seconds", type=_positive, default=20.0, help="of each load, warm-up included [20]")
-    parser.add_argument("--warmup", type=float, default=3.0, help="seconds at the beginning that do not count [3]")
+    parser.add_argument(
+        "--warmup", type=not_negative, default=3.0, help="seconds at the beginning that do not count [3]"
+    )
     parser.add_argument("--classify-model", help="the service's default where absent")
     parser.add_argument("--qa-model", help="the service's default where absent")
     parser.add_argument("--full-depth", action="store_true", help="ask for all layers: no early exit")
     parser.add_argument("--api-key", help="of the service, where it wants one")
-    parser.add_argument("--seed", type=int, default=13, help="of what is asked when [13]")
+    parser.add_argument("--seed", type=from_zero, default=13, help="of what is asked when [13]")
     parser.add_argument("--out", type=Path, help="folder for bench.json and a picture of latency against load")
     parser.set_defaults(run=_bench)
 

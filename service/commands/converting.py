@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DataError
+from ..errors import DataError, RepositoryError
 from ..heads import TASKS
+from .numbers import finite
 from .serving import add_repository
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_publishing(parser: argparse.ArgumentParser) -> None:
     )
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[:K/N]"}
     parser.add_argument("--gate", **several, help="real data on which a lower precision must hold its score")
-    parser.add_argument("--gate-points", type=float, default=0.5, help="what it may lose there [0.5]")
+    parser.add_argument("--gate-points", type=finite, default=0.5, help="what it may lose there [0.5]")
     parser.add_argument("--calibrate", **several, help="fit what scores mean on FILE")
     parser.add_argument("--exits", metavar="FILE[:K/N]", help="choose an early exit on FILE")
     parser.add_argument("--evaluate", **several, help="score it on FILE")
@@ -86,6 +87,8 @@ def check_publishing(name: str, options: argparse.Namespace) -> None:
     from ..training.splits import name as name_of
 
     check_name(name)
+    if options.model_repo.exists() and not options.model_repo.is_dir():
+        raise RepositoryError(f"--model-repo {options.model_repo}: it is a file; wanted a folder, there or to be made")
     check_wish(options.precision, gated=bool(options.gate))
     for sources in (options.gate, options.evaluate):
         names = [name_of(source) for source in sources]

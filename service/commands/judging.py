@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import UsageError
+from .numbers import count
 from .serving import add_repository, version_folder
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def add_robustness(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument("file", metavar="FILE[:K/N]", help="labelled texts, or questions in SQuAD's form")
     parser.add_argument("--words", metavar="MODEL", help="a model that fills masks, for one word in place of another")
-    parser.add_argument("--examples", type=int, default=500, metavar="N", help="of the file, at most [500]")
+    parser.add_argument("--examples", type=count, default=500, metavar="N", help="of the file, at most [500]")
     _shared(parser)
     parser.set_defaults(run=_robustness)
 
@@ -50,10 +52,10 @@ def _compare(options: argparse.Namespace) -> int:
     from ..judging.compare import as_json, compare, table
     from ..judging.pictures import draw_compared
 
+    _make_folder(options)
     folders = [version_folder(model, options.model_repo) for model in options.models]
     found = list(tqdm(compare(folders, options.data, options.device), total=len(folders), unit=" models", leave=False))
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         draw_compared(found, options.out / "compared.png")
     _report(options, "compared", as_json(found), table(found))
     return 0
@@ -63,6 +65,7 @@ def _robustness(options: argparse.Namespace) -> int:
     from ..judging.pictures import draw_effects
     from ..judging.robustness import robustness
 
+    _make_folder(options)
     engine = _engine(options.model, options)
     words = _engine(options.words, options) if options.words else None
     effects = list(_bar(robustness(engine, options.file, words, options.examples), "changes"))
@@ -74,7 +77,6 @@ def _robustness(options: argparse.Namespace) -> int:
     lines.append("")
     lines += [f"- {one.changed[:200]!r}: {one.before!r} became {one.after!r}, right {one.right!r}" for one in worst]
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         draw_effects(effects, str(engine.ref), options.out / "robustness.png")
     _report(options, "robustness", [asdict(one) for one in effects], "\n".join(lines))
     return 0
@@ -84,6 +86,7 @@ def _bias(options: argparse.Namespace) -> int:
     from ..judging.bias import bias
     from ..judging.pictures import draw_differences
 
+    _make_folder(options)
     engine = _engine(options.model, options)
     found = list(_bar(bias(engine), "pairs of groups"))
     lines = ["| pair | groups | label | pairs | mean | largest | between |", "|---|---|---|---|---|---|---|"]
@@ -94,10 +97,18 @@ def _bias(options: argparse.Namespace) -> int:
             f"{one.mean:+.3f} | {one.largest:+.3f} | {example} |"
         )
     if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
         draw_differences(found, str(engine.ref), options.out / "bias.png")
     _report(options, "bias", [asdict(one) for one in found], "\n".join(lines))
     return 0
+
+
+def _make_folder(options: argparse.Namespace) -> None:
+    """Before the work whose report goes there.  UsageError where it cannot be made."""
+    if options.out:
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {options.out}: no folder can be made there: {error.strerror}") from error
 
 
 def _bar(values: Iterator[Any], unit: str) -> Iterator[Any]:

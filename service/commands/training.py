@@ -1,14 +1,14 @@
 """``train``, ``pretrain`` and ``split``."""
 
 import argparse
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import QualityError
+from ..errors import QualityError, UsageError
 from .converting import add_publishing, check_files, check_publishing, publish
-from .starting import preparing, shape_flags, shape_of
+from .numbers import above_zero, chance, count, from_zero, not_negative, part, share
+from .starting import check_apart, preparing, shape_flags, shape_of
 
 if TYPE_CHECKING:
     from ..training.finetune import Recipe
@@ -25,20 +25,22 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--train", action="append", required=True, metavar=source, help="examples to learn from")
     parser.add_argument("--dev", metavar=source, help="examples to stop by; without it some are held out")
-    parser.add_argument("--hold-out", type=_above_zero, default=0.1, help="the share that is held out then [0.1]")
+    parser.add_argument("--hold-out", type=part, default=0.1, help="the share that is held out then [0.1]")
     parser.add_argument("--out", type=Path, required=True, help="folder of the new checkpoint; a killed run goes on")
-    parser.add_argument("--epochs", type=_above_zero, default=2.0, help="passes over the examples [2.0]")
-    parser.add_argument("--max-length", type=int, help="longest example in tokens [256 texts, 192 questions]")
-    parser.add_argument("--dropout", type=float, default=0.1, help="chance of a value to be zeroed [0.1]")
+    parser.add_argument("--epochs", type=above_zero, default=2.0, help="passes over the examples [2.0]")
+    parser.add_argument("--max-length", type=count, help="longest example in tokens [256 texts, 192 questions]")
+    parser.add_argument("--dropout", type=chance, default=0.1, help="chance of a value to be zeroed [0.1]")
     parser.add_argument("--class-weights", choices=("none", "balanced"), default="none", help="for rare labels [none]")
-    parser.add_argument("--word-dropout", type=float, default=0.0, help="chance of a word to be left out [0]")
-    parser.add_argument("--word-swap", type=float, default=0.0, help="chance of a word to change places [0]")
-    parser.add_argument("--unanswerable", type=float, default=0.0, help="questions on other paragraphs, a share [0]")
+    parser.add_argument("--word-dropout", type=chance, default=0.0, help="chance of a word to be left out [0]")
+    parser.add_argument("--word-swap", type=share, default=0.0, help="chance of a word to change places [0]")
+    parser.add_argument(
+        "--unanswerable", type=not_negative, default=0.0, help="questions on other paragraphs, a share [0]"
+    )
     parser.add_argument("--exits", action="store_true", help="teach the head at every depth", dest="teach_exits")
     parser.add_argument("--teacher", help="a fine-tuned checkpoint to distil from, as --init")
     norm = "move word embeddings so far against it, each batch a second time: such as 1 [0]"
-    parser.add_argument("--adversarial", type=_norm, default=0.0, metavar="NORM", help=norm)
-    parser.add_argument("--hints", type=float, default=1.0, help="weight of the teacher's hidden states [1]")
+    parser.add_argument("--adversarial", type=not_negative, default=0.0, metavar="NORM", help=norm)
+    parser.add_argument("--hints", type=not_negative, default=1.0, help="weight of the teacher's hidden states [1]")
     _recipe_flags(parser, batch_tokens=2048, learning_rate=5e-5)
     parser.add_argument("--publish", metavar="NAME", help="convert the result into the repository; see convert")
     parser.set_defaults(run=_train)
@@ -58,35 +60,17 @@ def _add_publishing(group: argparse._ArgumentGroup, parser: argparse.ArgumentPar
 
 
 def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learning_rate: float) -> None:
-    some = _at_least_one
+    some = count
     rate, tokens = f"at its highest [{learning_rate:g}]", f"padded tokens in a batch [{batch_tokens}]"
-    parser.add_argument("--learning-rate", type=float, default=learning_rate, help=rate)
+    parser.add_argument("--learning-rate", type=above_zero, default=learning_rate, help=rate)
     parser.add_argument("--batch-tokens", type=some, default=batch_tokens, help=tokens)
     parser.add_argument("--accumulate", type=some, default=1, help="batches to a step [1]")
-    parser.add_argument("--minutes", type=_above_zero, help="end after so long [train: never, pretrain: 20]")
-    parser.add_argument("--warmup", type=float, default=0.06, help="share of the run [0.06]")
-    parser.add_argument("--weight-decay", type=float, default=0.01, help="share of the rate [0.01]")
+    parser.add_argument("--minutes", type=above_zero, help="end after so long [train: never, pretrain: 20]")
+    parser.add_argument("--warmup", type=chance, default=0.06, help="share of the run [0.06]")
+    parser.add_argument("--weight-decay", type=not_negative, default=0.01, help="share of the rate [0.01]")
     parser.add_argument("--evaluations", type=some, default=8, help="on the held-out examples [8]")
     parser.add_argument("--patience", type=some, default=3, help="evaluations without a better score [3]")
-    parser.add_argument("--seed", type=int, default=13, help="of the random numbers [13]")
-
-
-def _at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def _norm(text: str) -> float:
-    if not 0 <= float(text) < math.inf:
-        raise ValueError(text)
-    return float(text)
-
-
-def _above_zero(text: str) -> float:
-    if not 0 < float(text) < math.inf:
-        raise ValueError(text)
-    return float(text)
+    parser.add_argument("--seed", type=from_zero, default=13, help="of the random numbers [13]")
 
 
 def _recipe(options: argparse.Namespace) -> "Recipe":
@@ -101,10 +85,24 @@ def _recipe(options: argparse.Namespace) -> "Recipe":
 
 def _train(options: argparse.Namespace) -> int:
     with preparing() as prepared:
+        _check_out(options)
         init, teacher = prepared(options.init), prepared(options.teacher) if options.teacher else None
         if options.publish:
             _check(options, init)
         return _trained(options, _job(options, init, teacher))
+
+
+def _check_out(options: argparse.Namespace) -> None:
+    """Nothing that is read is written over; what only --publish does is not asked for without it."""
+    from ..training.splits import check_not_written
+
+    check_apart(options.out, options.init, *([options.teacher] if options.teacher else []))
+    if not options.dev and options.task != "question-answering":
+        check_not_written(options.train, [options.out / "dev.jsonl", options.out / "test.jsonl"])
+    flags = {"--gate": options.gate, "--calibrate": options.calibrate, "--evaluate": options.evaluate}
+    given = [flag for flag, value in (flags | {"--exits-on": options.exits}).items() if value]
+    if given and not options.publish:
+        raise UsageError(f"{given[0]} is a part of publishing: give --publish NAME as well")
 
 
 def _trained(options: argparse.Namespace, job: "Job") -> int:
@@ -167,11 +165,15 @@ def add_pretrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the checkpoint; a killed run goes on there")
     parser.add_argument("--init", help="go on from this checkpoint, with its vocabulary and shape; a folder or hub id")
     parser.add_argument("--length", type=int, default=256, help="tokens in a sequence [256]")
-    parser.add_argument("--masked", type=float, default=0.15, help="share of the words; 0 learns the order only [0.15]")
-    parser.add_argument("--pairs", type=int, default=0, help="write so many of the text to train.jsonl, for train")
-    parser.add_argument("--max-tokens", type=float, default=60e6, help="of text that is read [60e6]")
     parser.add_argument(
-        "--steps", type=_at_least_one, default=1_000_000, help="end after so many, if not by --minutes before [1000000]"
+        "--masked", type=chance, default=0.15, help="share of the words; 0 learns the order only [0.15]"
+    )
+    parser.add_argument(
+        "--pairs", type=from_zero, default=0, help="write so many of the text to train.jsonl, for train"
+    )
+    parser.add_argument("--max-tokens", type=above_zero, default=60e6, help="of text that is read [60e6]")
+    parser.add_argument(
+        "--steps", type=count, default=1_000_000, help="end after so many, if not by --minutes before [1000000]"
     )
     shape_flags(parser)
     _recipe_flags(parser, batch_tokens=4096, learning_rate=1e-3)
@@ -184,6 +186,8 @@ def _pretrain(options: argparse.Namespace) -> int:
     from ..training.pretrain import Plan, pretrain
 
     recipe = replace(_recipe(options), steps=options.steps)
+    if options.init:
+        check_apart(options.out, options.init)
     with preparing() as prepared:
         plan = Plan(
             options.texts,
@@ -204,8 +208,8 @@ def _pretrain(options: argparse.Namespace) -> int:
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE[:K/N]", help="labelled texts")
-    parser.add_argument("--hold-out", type=_above_zero, default=0.2, help="share of dev and test together [0.2]")
-    parser.add_argument("--seed", type=int, default=13, help="of the random numbers [13]")
+    parser.add_argument("--hold-out", type=part, default=0.2, help="share of dev and test together [0.2]")
+    parser.add_argument("--seed", type=from_zero, default=13, help="of the random numbers [13]")
     parser.add_argument("--out", type=Path, required=True, help="folder for train.jsonl, dev.jsonl and test.jsonl")
     parser.set_defaults(run=_split)
 
@@ -213,9 +217,11 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 def _split(options: argparse.Namespace) -> int:
     from ..training import splits
 
+    names = ("train", "dev", "test")
+    splits.check_not_written([options.source], [options.out / f"{name}.jsonl" for name in names])
     parts = splits.hold_out_rows(splits.labelled(options.source), options.hold_out, options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in zip(("train", "dev", "test"), parts, strict=True):
+    for name, rows in zip(names, parts, strict=True):
         splits.write_rows(rows, options.out / f"{name}.jsonl")
         print(f"{options.out / name}.jsonl: {len(rows)} rows")
     return 0

@@ -57,6 +57,10 @@ def compare(folders: Seq[Path], source: str, device: str = "auto") -> Iterator[C
         raise DataError(f"these models do different things: {', '.join(sorted(tasks))}; compare those of one task")
     if tasks & EVALUATORS.keys():
         raise DataError(f"compare is for classifiers and readers; measure a {tasks.pop()} with albert-serve evaluate")
+    rows = [] if splits.is_questions(source) else splits.labelled(source)
+    for folder in folders if rows else ():
+        if unknown := sorted({row.label for row in rows} - set(read_manifest(folder).labels)):
+            raise DataError(f"{source}: label {unknown[0]!r} is none of {folder.parent.name}/{folder.name}'s")
     context = get_context("spawn")
     for folder in folders:
         with ProcessPoolExecutor(1, context) as alone:

@@ -57,6 +57,8 @@ class _Judged:
 def robustness(engine: Engine, source: str, words: Engine | None = None, most: int = 500) -> Iterator[Effect]:
     """The effect of each change on the first ``most`` examples of ``source``.  ``words``: a model that fills masks, for
     synonyms.  DataError where the file does not fit the model."""
+    if words is not None:
+        _fills(words)
     if splits.is_questions(source):
         questions = [one for one in splits.questions(source) if one.answers][:most]
         if not questions:
@@ -146,11 +148,15 @@ def _changes(words: Engine | None, more: dict[str, Change]) -> dict[str, Change]
     return found
 
 
+def _fills(engine: Engine) -> FillMask:
+    if not isinstance(engine.task, FillMask):
+        raise DataError(f"{engine.ref} does {engine.manifest.task}: synonyms take a model that fills masks")
+    return engine.task
+
+
 def other_word(engine: Engine, text: str, draw: random.Random) -> str:
     """``text`` with one word in the place of which the model has another likely one; as it is where there is none."""
-    task = engine.task
-    if not isinstance(task, FillMask):
-        raise DataError(f"{engine.ref} does {engine.manifest.task}: synonyms take a model that fills masks")
+    task = _fills(engine)
     places = [match for match in WORD.finditer(text) if match[0].isalpha() and len(match[0]) > 3]
     if not places:
         return text

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence as Seq
 from dataclasses import dataclass
 from itertools import pairwise
 
-from .text import EAST
+from .text import EASTERN, LETTERS
 
-WORD = re.compile(rf"[{EAST}]|[^\W{EAST}]+(?:['\u2019-][^\W{EAST}]+)*|[^\w\s]+")
+WORD = re.compile(rf"{EASTERN}|{LETTERS}(?:['\u2019-]{LETTERS})*|[^\w\s]+")
 
 
 @dataclass(frozen=True, slots=True)

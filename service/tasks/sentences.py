@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# A sentence ends at . ! or ? before a space and what no sentence goes on with (a small letter), at the signs that
-# Chinese and Japanese end it with, or at an empty line.
-END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*(?=\s+[^\sa-zà-ÿ])|(?<=[。！？])[”’」』）]*|\n\s*\n")
+# A sentence ends at . ! or ?, or Arabic's, Urdu's and Hindi's, before a space and what no sentence goes on with (a
+# small letter), at the signs that Chinese and Japanese end it with, or at an empty line.
+END = re.compile(r"(?<=[.!?…؟۔।॥])[\"'”’)\]]*(?=\s+[^\sa-zà-ÿ])|(?<=[。！？])[”’」』）]*|\n\s*\n")
 ABBREVIATIONS = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|e\.g|i\.e|Inc|Ltd|Co|Corp)|\b[A-Z])\.$")
 BEFORE_NUMBERS = re.compile(r"\b(?:No|Fig|Vol|p|pp)\.$")
 LONGEST = 8  # characters of an abbreviation and what is before it
@@ -69,7 +69,7 @@ def choose(
     """The best ``count`` sentences, or of the best as many as have at most ``share`` of the characters and one at
     least, in the order of the text.  ``vectors`` (sentences, hidden) of length 1, ``lengths`` in characters."""
     mean = vectors.mean(axis=0)
-    central = vectors @ (mean / max(float(np.linalg.norm(mean)), 1e-12))
+    central = np.clip(vectors @ (mean / max(float(np.linalg.norm(mean)), 1e-12)), -1.0, 1.0)
     room = float("inf") if share is None else share * sum(lengths)
     most = len(lengths) if count is None else min(count, len(lengths))
     chosen: list[int] = []

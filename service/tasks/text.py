@@ -7,6 +7,7 @@ stay with the tokens through cutting and windowing.
 
 import contextlib
 import json
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,13 @@ Definition = dict[str, Any]  # tokenizer.json
 AT_ONCE = 4_096  # tokens
 # Of a regular expression: Han, Hiragana and Katakana, which are written without spaces between words.
 EAST = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+# A letter with its accents, vowel signs and joiners, which belong to the letter before them and are no letters to re.
+_JOINERS = "\u200c\u200d"
+MARKS = _JOINERS + "".join(
+    chr(code) for code in range(0x300, 0xE01F0) if unicodedata.category(chr(code)) in ("Mn", "Mc", "Me")
+)
+LETTERS = rf"(?:[^\W{EAST}]++[{MARKS}]*+)++"  # without those of EAST
+EASTERN = rf"[{EAST}][{MARKS}]*+"
 
 
 @dataclass(frozen=True, slots=True)

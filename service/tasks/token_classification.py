@@ -18,10 +18,13 @@ import numpy.typing as npt
 from ..errors import InvalidRequest
 from ..types import Floats, Ints, Sequence
 from .classification import activate
-from .text import EAST, Tokenizer, Tokens
+from .text import EASTERN, LETTERS, Tokenizer, Tokens
 
-# A word as those who tag texts have it: U.S., 1,000.50, AT&T and well-known are one; a full stop is its own.
-WORD = re.compile(rf"(?:[^\W\d_]\.){{2,}}|\d+(?:[.,]\d+)+|[{EAST}]|[^\W{EAST}]+(?:['\u2019&/-][^\W{EAST}]+)*|[^\w\s]+")
+# A word as those who tag texts have it: U.S., Inc., 1,000.50, AT&T and well-known are one; other full stops their own.
+_SHORT = r"(?:Mr|Mrs|Ms|Dr|Prof|Gen|Sen|Rep|Gov|St|Mt|Sr|Jr|Inc|Ltd|Co|Corp)\.(?!\w)"
+WORD = re.compile(
+    rf"(?:[^\W\d_]\.){{2,}}|{_SHORT}|\d+(?:[.,]\d+)+|{EASTERN}|{LETTERS}(?:['\u2019&/-]{LETTERS})*|[^\w\s]+"
+)
 SPACES = [code for code in range(0x3001) if chr(code).isspace()]  # all that Unicode has
 OUTSIDE = ("O", "o", "NONE", "none")
 BEGIN, INSIDE = frozenset("BSU"), frozenset("IEL")
@@ -87,13 +90,18 @@ class TokenClassification:
         starts = list(range(0, max(1, len(parts) - room + step), step))
         return EncodedTokens(text, parts, [self.tokenizer.frame(parts.part(s, s + room).ids) for s in starts], starts)
 
-    def decode(self, encoded: EncodedTokens, logits: Seq[Floats]) -> list[Span]:
-        """The spans in their order.  A token in two windows is read in the one that shows more of what is around it."""
+    def decode(
+        self, encoded: EncodedTokens, logits: Seq[Floats], words: Seq[tuple[int, int]] | None = None
+    ) -> list[Span]:
+        """The spans in their order.  A token in two windows is read in the one that shows more of what is around it.
+
+        ``words``: where each begins and ends, in code points, where that is known; else they are found.
+        """
         scores = activate(self.merged(encoded, logits).astype(np.float64) / self.temperature, "softmax")
         best, worth = scores.argmax(axis=1).tolist(), scores.max(axis=1).tolist()
         return self.joined(
             encoded.text,
-            ((start, end, self.labels[best[token]], worth[token]) for token, start, end in _words(encoded)),
+            ((start, end, self.labels[best[token]], worth[token]) for token, start, end in _words(encoded, words)),
         )
 
     def joined(self, text: str, words: Iterable[tuple[int, int, str, float]]) -> list[Span]:
@@ -130,6 +138,11 @@ class TokenClassification:
         return found
 
     @property
+    def kinds(self) -> set[str]:
+        """What a span may be."""
+        return {kind for label in self.labels if (kind := self._read(label, prefixed=self._prefixed)[1])}
+
+    @property
     def _prefixed(self) -> bool:
         """Have all labels but that for none a prefix?  Else a dash is a part of a name, as in B-cell and T-cell."""
         named = [label for label in self.labels if label not in OUTSIDE]
@@ -146,10 +159,10 @@ class TokenClassification:
         return ("I" if joins else "B"), label
 
 
-def _words(encoded: EncodedTokens) -> list[tuple[int, int, int]]:
+def _words(encoded: EncodedTokens, words: Seq[tuple[int, int]] | None = None) -> list[tuple[int, int, int]]:
     """(first token, start, end) of each word, in code points."""
     first = _first_visible(encoded.text, encoded.parts.offsets)
-    words = [match.span() for match in WORD.finditer(encoded.text)]
+    words = [match.span() for match in WORD.finditer(encoded.text)] if words is None else words
     tokens = np.searchsorted(first, np.array([start for start, _ in words], dtype=np.int64)).tolist()
     begins = [*first.tolist(), len(encoded.text)]  # one more, for a word behind the last token
     return [(token, *word) for token, word in zip(tokens, words, strict=True) if begins[token] < word[1]]

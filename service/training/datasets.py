@@ -53,8 +53,8 @@ def read_questions(path: Path) -> list[Question]:
                 for paragraph in article["paragraphs"]
                 for qa in paragraph["qas"]
             ]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: not in SQuAD's form: {error!r}") from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}: not in SQuAD's form: {error!r}"[:500]) from error
     if not questions:
         raise DataError(f"{path}: no questions in it")
     return questions
@@ -84,12 +84,14 @@ def read_lines(paths: Iterable[Path]) -> Iterator[str]:
 
 def _question(path: Path, article: Any, paragraph: Any, qa: Any) -> Question:
     context = paragraph["context"]
+    if not all(isinstance(text, str) for text in (context, qa["question"], *(one["text"] for one in qa["answers"]))):
+        raise TypeError(f"question {qa['id']}: question, context and answers are texts")
     answers = tuple((answer["text"], answer["answer_start"]) for answer in qa["answers"])
     for text, start in answers:
         if context[start : start + len(text)] != text:
             where = f"{path}, line {_line_of(path, qa['id'])}: question {qa['id']}"
             raise DataError(f"{where}: the answer {text!r} is not at {start} of its context")
-    return Question(str(qa["id"]), qa["question"], context, answers, article.get("title", ""))
+    return Question(str(qa["id"]), qa["question"], context, answers, str(article.get("title") or ""))
 
 
 def _line_of(path: Path, id: Any) -> int:
@@ -106,8 +108,11 @@ def _labelled(path: Path, line: int, row: Any) -> Labelled:
     if isinstance(label, (list, dict, bool, float)):
         raise DataError(f"{path}, line {line}: label is {label!r}; wanted one text or whole number a row")
     if label is None or label == "" or not isinstance(text, str) or not text.strip():
-        raise DataError(f"{path}, line {line}: label or text is empty")
-    return Labelled(str(label), text, row.get("text_pair") or None)
+        raise DataError(f"{path}, line {line}: label or text is empty, or text is none")
+    pair = row.get("text_pair") or None
+    if not isinstance(pair, str | None):
+        raise DataError(f"{path}, line {line}: text_pair is {str(pair)[:60]!r}; wanted a text")
+    return Labelled(str(label), text, pair)
 
 
 def dialect(name: str) -> dict[str, Any]:
@@ -127,12 +132,17 @@ def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
                 raise DataError(f"{path}, line {reader.line_num}: {error}") from error
         elif name.endswith(".jsonl"):
             for line, text in enumerate(file, start=1):
-                try:
-                    yield line, json.loads(text)
-                except ValueError as error:
-                    raise DataError(f"{path}, line {line}: not JSON: {error}") from error
+                if text.strip():
+                    yield line, _json(path, line, text)
         else:
             raise DataError(f"{path}: wants .tsv, .csv or .jsonl, plain or .xz")
+
+
+def _json(path: Path, line: int, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {line}: not JSON: {error}") from error
 
 
 @contextlib.contextmanager
@@ -140,7 +150,7 @@ def _open(path: Path) -> Iterator[TextIO]:
     """``path`` as text.  What fails while it is read is a DataError too: an archive may be damaged in its middle."""
     opener = lzma.open if path.suffix == ".xz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="") as file:
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             yield file
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

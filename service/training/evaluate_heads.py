@@ -11,19 +11,20 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence as Seq
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DataError, ServiceError
+from ..errors import DataError, InvalidRequest, ServiceError
 from ..serving.engine import Engine
 from ..tasks.embedding import Embedding
 from ..tasks.fill_mask import FillMask
 from ..tasks.multiple_choice import MultipleChoice
 from ..tasks.occlusion import WORD
-from ..tasks.token_classification import TokenClassification
+from ..tasks.token_classification import OUTSIDE, TokenClassification
 from .datasets import read_lines, read_rows
 from .predictors import run_each
 
@@ -37,10 +38,11 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tagged:
-    """A text with its spans, as (start, end, label)."""
+    """A text with its spans, as (start, end, label), and its words, as (start, end), where the file says them."""
 
     text: str
     spans: frozenset[tuple[int, int, str]]
+    words: tuple[tuple[int, int], ...] | None = None
 
 
 def evaluate_head(engine: Engine, path: Path) -> Report:
@@ -48,6 +50,8 @@ def evaluate_head(engine: Engine, path: Path) -> Report:
     check_kind(engine.manifest.task, path)
     try:
         return EVALUATORS[engine.manifest.task][1](engine, path)
+    except InvalidRequest as error:
+        raise DataError(f"{path}: a row of it cannot be served: {error.message}") from error
     except (KeyError, TypeError, IndexError, ValueError) as error:
         raise DataError(f"{path}: a row has not what {engine.manifest.task} is measured on: {error!r}") from error
 
@@ -105,11 +109,12 @@ def _tokens(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, TokenClassification)
     examples = _check_some(
-        path, list(_conll(path, task)) if path.name.removesuffix(".xz").endswith(".conll") else list(_spans(path))
+        path, list((_conll if path.name.removesuffix(".xz").endswith(".conll") else _spans)(path, task))
     )
+    done = run_each(engine, [task.encode(one.text) for one in examples])
     found = [
-        frozenset((span.start, span.end, span.label) for span in task.decode(item, logits))
-        for item, logits in run_each(engine, [task.encode(one.text) for one in examples])
+        frozenset((span.start, span.end, span.label) for span in task.decode(item, logits, one.words))
+        for one, (item, logits) in zip(examples, done, strict=True)
     ]
     right = sum(len(given & one.spans) for given, one in zip(found, examples, strict=True))
     given, wanted = sum(map(len, found)), sum(len(one.spans) for one in examples)
@@ -118,21 +123,34 @@ def _tokens(engine: Engine, path: Path) -> Report:
     return {"texts": len(examples), "spans": wanted} | {name: round(value, 4) for name, value in scores.items()}
 
 
-def _spans(path: Path) -> Iterator[Tagged]:
-    for _, row in read_rows(path):
-        yield Tagged(row["text"], frozenset((one["start"], one["end"], one["label"]) for one in row["spans"]))
+def _spans(path: Path, task: TokenClassification) -> Iterator[Tagged]:
+    for line, row in read_rows(path):
+        if unknown := sorted({str(one["label"]) for one in row["spans"]} - task.kinds):
+            raise DataError(f"{path}, line {line}: no span of the model is a {unknown[0]!r}: {sorted(task.kinds)}")
+        spans = frozenset((one["start"], one["end"], one["label"]) for one in row["spans"])
+        yield Tagged(_text(path, line, row["text"]), spans)
+
+
+def _text(path: Path, line: int, value: Any) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{path}, line {line}: {str(value)[:60]!r} is no text")
+    return value
 
 
 def _conll(path: Path, task: TokenClassification) -> Iterator[Tagged]:
     """Sentences, their words with one space between."""
     words: list[tuple[str, str]] = []
-    for line in itertools.chain(read_lines([path]), [""]):
+    for number, line in enumerate(itertools.chain(read_lines([path]), [""]), start=1):
         if line and not line.startswith("-DOCSTART-"):
-            parts = line.split()
-            words.append((parts[0], parts[-1]))
+            word, *_, label = [*line.split(), ""] if len(line.split()) == 1 else line.split()
+            if label not in task.labels and label not in OUTSIDE:
+                raise DataError(f"{path}, line {number}: label {label!r} is none of the model's: {list(task.labels)}")
+            words.append((word, label))
         elif words:
             text = " ".join(word for word, _ in words)
-            yield Tagged(text, frozenset((s.start, s.end, s.label) for s in task.joined(text, _placed(words))))
+            placed = list(_placed(words))
+            spans = frozenset((s.start, s.end, s.label) for s in task.joined(text, placed))
+            yield Tagged(text, spans, tuple((start, end) for start, end, *_ in placed))
             words = []
 
 
@@ -146,7 +164,10 @@ def _placed(words: Seq[tuple[str, str]]) -> Iterator[tuple[int, int, str, float]
 def _vectors(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, Embedding)
-    rows = [(row["text"], row["text_pair"], float(row["label"])) for _, row in read_rows(path)]
+    rows = [
+        (_text(path, line, row["text"]), _text(path, line, row["text_pair"]), float(row["label"]))
+        for line, row in read_rows(path)
+    ]
     _check_some(path, rows)
     texts = [text for first, second, _ in rows for text in (first, second)]
     vectors = np.stack([task.decode(*one) for one in run_each(engine, [task.encode(text) for text in texts])])
@@ -155,7 +176,10 @@ def _vectors(engine: Engine, path: Path) -> Report:
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """The rank correlation of two lists of numbers; ties have their mean rank.  DataError where one does not vary."""
+    """The rank correlation of two lists of numbers; ties have their mean rank.  DataError where one does not vary, or
+    holds what is no number."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("a label is no finite number: how alike texts are cannot be put in order")
     first, second = _ranks(np.asarray(a)), _ranks(np.asarray(b))
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         raise DataError("all pairs are equally alike: there is no order to compare")
@@ -170,7 +194,14 @@ def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def _choices(engine: Engine, path: Path) -> Report:
     task = engine.task
     assert isinstance(task, MultipleChoice)
-    rows = [(row["prompt"], row["choices"], int(row["label"])) for _, row in read_rows(path)]
+    rows = [
+        (
+            _text(path, line, row["prompt"]),
+            [_text(path, line, one) for one in _list(row["choices"])],
+            index(row["label"]),
+        )
+        for line, row in read_rows(path)
+    ]
     _check_some(path, rows)
     for prompt, choices, label in rows:
         if not 0 <= label < len(choices):
@@ -179,6 +210,12 @@ def _choices(engine: Engine, path: Path) -> Report:
     right = [int(np.argmax(task.decode(*one))) == label for one, (*_, label) in zip(done, rows, strict=True)]
     chance = float(np.mean([1 / len(choices) for _, choices, _ in rows]))
     return {"prompts": len(rows), "accuracy": round(float(np.mean(right)), 4), "by_chance": round(chance, 4)}
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{str(value)[:60]!r} is no list")
+    return value
 
 
 EVALUATORS: dict[str, tuple[tuple[str, ...], Callable[[Engine, Path], Report]]] = {

@@ -2,8 +2,9 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence as Seq
+from collections.abc import Callable, Iterator, Sequence as Seq
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from albert_client import Client, Failure, Refused, Unanswered
@@ -138,20 +139,21 @@ def _read(result: T | Failure) -> T:
     return result
 
 
-def _check_fitted(engine: Engine) -> None:
+def check_fitted(engine: Engine) -> None:
+    """DataError where the model's scores cannot be fitted: it is neither a classifier nor a reader."""
     if not isinstance(engine.task, Classification | QuestionAnswering):
         raise DataError(f"{engine.ref} does {engine.manifest.task}: this is for classifiers and readers")
 
 
 def classification(engine: Engine) -> Classification:
-    _check_fitted(engine)
+    check_fitted(engine)
     if not isinstance(engine.task, Classification):
         raise DataError(f"{engine.ref} answers questions: give it questions in SQuAD's form (.json)")
     return engine.task
 
 
 def reader(engine: Engine) -> QuestionAnswering:
-    _check_fitted(engine)
+    check_fitted(engine)
     if not isinstance(engine.task, QuestionAnswering):
         raise DataError(f"{engine.ref} is a classifier: give it labelled texts (.tsv, .csv, .jsonl)")
     return engine.task
@@ -162,21 +164,18 @@ def encode_texts(task: Classification, rows: Seq[Labelled]) -> list[EncodedText]
     unknown = sorted({row.label for row in rows} - set(task.labels))
     if unknown:
         raise DataError(f"label {unknown[0]!r} is none of the model's: {', '.join(task.labels)}")
-    with _told("text"):
-        return [task.encode(row.text, row.text_pair, "windows") for row in rows]
+    return [_told("text", row.text, partial(task.encode, row.text, row.text_pair, "windows")) for row in rows]
 
 
 def encode_questions(task: QuestionAnswering, questions: Seq[Question]) -> list[EncodedQuestion]:
-    with _told("question"):
-        return [task.encode(question.question, [question.context]) for question in questions]
+    return [_told("question", one.question, partial(task.encode, one.question, [one.context])) for one in questions]
 
 
-@contextlib.contextmanager
-def _told(kind: str) -> Iterator[None]:
+def _told(kind: str, text: str, encode: Callable[[], T]) -> T:
     try:
-        yield
+        return encode()
     except InvalidRequest as error:
-        raise DataError(f"a {kind} of the file cannot be served: {error.message}") from error
+        raise DataError(f"the {kind} {text[:60]!r} cannot be served: {error.message}") from error
 
 
 def take(values: Iterator[T], count: int) -> list[T]:

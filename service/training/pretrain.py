@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import AlbertConfig, AlbertForPreTraining
 
-from ..errors import DataError
+from ..errors import CheckpointError, DataError
 from ..types import Ints
 from .corpus import SHORTEST, Corpus, train_vocabulary
 from .datasets import Labelled
@@ -47,6 +47,12 @@ class Shape:
     num_hidden_layers: int = 12
     num_attention_heads: int = 8
     intermediate_size: int = 2048
+
+    def __post_init__(self) -> None:
+        """CheckpointError where the heads cannot share the hidden state."""
+        if self.hidden_size % self.num_attention_heads:
+            heads = self.num_attention_heads
+            raise CheckpointError(f"--hidden-size {self.hidden_size}: {heads} attention heads cannot share it evenly")
 
 
 @dataclass(frozen=True, slots=True)

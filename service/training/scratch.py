@@ -16,12 +16,19 @@ from ..errors import CheckpointError
 from .bert import trimmed_vocabulary, write_tokenizer
 from .pretrain import Shape
 
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 
 def from_scratch(word_pieces: Path, texts: Iterable[str], shape: Shape, out: Path, seed: int) -> None:
     """Write a checkpoint of ``shape`` to ``out``; up to ``shape.vocab_size`` of the ``word_pieces`` (a ``vocab.txt``)
     that ``texts`` use stay.  CheckpointError where the file is no list of word pieces."""
-    pieces = word_pieces.read_text(encoding="utf-8").split("\n")
-    if not {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} <= set(pieces):
+    try:
+        pieces = word_pieces.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{word_pieces}: cannot be read: {error}") from error
+    if shape.vocab_size < len(SPECIAL):
+        raise CheckpointError(f"--vocab-size {shape.vocab_size}: wanted {len(SPECIAL)} at least, for {SPECIAL}")
+    if not set(SPECIAL) <= set(pieces):
         raise CheckpointError(f"{word_pieces}: no list of word pieces: [PAD], [UNK], [CLS], [SEP] or [MASK] is missing")
     definition = json.loads(BertTokenizer(vocab=str(word_pieces)).backend_tokenizer.to_str())
     kept = trimmed_vocabulary(definition, texts, shape.vocab_size)

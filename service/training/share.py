@@ -33,11 +33,11 @@ def share_layer(source: Path, target: Path, form: Form) -> None:
     group = form.group if config.num_hidden_groups > 1 else 0
     if not 0 <= group < config.num_hidden_groups:
         raise CheckpointError(f"{source} has groups 0 to {config.num_hidden_groups - 1}, no {group}")
-    width = form.embedding or config.embedding_size
+    width = config.embedding_size if form.embedding is None else form.embedding
     if width > config.embedding_size:
         raise CheckpointError(f"{source}: embeddings are {config.embedding_size} wide and cannot grow to {width}")
     changes = {"num_hidden_groups": 1, "embedding_size": width}
-    if form.layers:
+    if form.layers is not None:
         changes["num_hidden_layers"] = form.layers
     state = _kept(old.state_dict(), group)
     if width < config.embedding_size:

@@ -3,8 +3,9 @@
 import json
 import random
 import re
+import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
@@ -34,7 +35,7 @@ def questions(source: str) -> list[Question]:
 
 
 def _source(source: str) -> tuple[Path, int, int]:
-    match = re.fullmatch(r"(.+):(\d+)/(\d+)", source)
+    match = re.fullmatch(r"(.+):(\d{1,9})/(\d{1,9})", source)
     if not match:
         return Path(source), 1, 1
     part, parts = int(match[2]), int(match[3])
@@ -76,7 +77,9 @@ def hold_out_rows(
     numbers, as messages from one template do; unless a tenth of a label's texts are of one template.
     """
     alike: dict[tuple[str, str], list[Labelled]] = defaultdict(list)
-    for row in {(row.text, row.text_pair): row for row in rows}.values():
+    unique = {(row.text, row.text_pair): row for row in rows}
+    _tell_of_contradictions(rows, unique)
+    for row in unique.values():
         alike[_template(row.text), _template(row.text_pair or "")].append(row)
     groups: dict[str, list[list[Labelled]]] = defaultdict(list)
     for cluster in alike.values():
@@ -100,10 +103,25 @@ def hold_out_rows(
     return learnt, dev, test
 
 
+def _tell_of_contradictions(rows: Sequence[Labelled], kept: Mapping[tuple[str, str | None], Labelled]) -> None:
+    twice = {(row.text, row.text_pair) for row in rows if row.label != kept[row.text, row.text_pair].label}
+    if twice:
+        text = min(twice)[0]
+        print(f"{len(twice)} texts have two labels, of which the last counts, such as {text[:60]!r}", file=sys.stderr)
+
+
 def _template(text: str) -> str:
     """What is the same in texts of several words that differ in their numbers, case and spaces only."""
     words = text.casefold().split()
     return re.sub(r"\d+", "0", " ".join(words)) if len(words) >= TEMPLATE_WORDS else text
+
+
+def check_not_written(sources: Iterable[str], written: Iterable[Path]) -> None:
+    """DataError where a file that is read would be written over."""
+    targets = {path.resolve() for path in written}
+    for source in sources:
+        if path_of(source).resolve() in targets:
+            raise DataError(f"{path_of(source)} would be written over: give another folder with --out")
 
 
 def write_rows(rows: Iterable[Labelled], path: Path) -> None:

@@ -276,3 +276,30 @@ def test_wrong_files_are_one_line(
     (tmp_path / "in.txt").write_text("x")
     assert main(["batch", *(str(tmp_path / name) for name in names), "--model", "sentiment"]) == status
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", files.KINDS)
+def test_a_column_of_the_rows_is_never_taken_for_an_answer(
+    kind: str, tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / f"in{kind}", [{"text": "good", "label": "mine"}, {"text": "", "label": "other"}])
+    out = tmp_path / "out.jsonl"
+    command = ["batch", str(source), str(out), "--model", "sentiment", "--model-repo", str(repository)]
+    assert main(command) == 2
+    assert "the rows have a column 'label', and so have the answers" in capsys.readouterr().err
+    assert not out.exists()
+
+    assert main([*command, "--prefix", "model_"]) == 0
+    first, second = read(out)
+    assert [row["label"] for row in (first, second)] == ["mine", "other"]
+    assert first["model_label"] in ("positive", "negative")
+    assert set(second) == {"text", "label", "model_error"}
+
+
+def test_rows_without_the_column_that_is_read_are_told_at_once(
+    tmp_path: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write(tmp_path / "in.jsonl", [{"text": "good"}])
+    command = ["batch", str(source), str(tmp_path / "out.jsonl"), "--model", "sentiment", "--text", "review"]
+    assert main([*command, "--model-repo", str(repository)]) == 2
+    assert "no row has a column 'review'; they have ['text']. --text," in capsys.readouterr().err

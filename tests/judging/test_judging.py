@@ -202,3 +202,25 @@ def test_the_commands_print_a_table_and_keep_json_and_a_picture(
     assert main([*asked[:-2], "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
     assert main([command, "none", *more, "--model-repo", str(repository)]) == 1
+
+
+def test_where_no_report_can_lie_nothing_is_measured(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = rows(tmp_path / "data.tsv", [("positive", "it was good"), ("negative", "it was not good")])
+    where = ["--out", source, "--model-repo", str(repository)]
+    for command in (["compare", "nosuch", "--data", source], ["robustness", "nosuch", source], ["bias", "nosuch"]):
+        assert main([*command, *where]) == 2
+        assert "no folder can be made there" in capsys.readouterr().err
+
+
+def test_a_model_that_fills_no_masks_is_told_before_anything_is_measured(classifier: Engine, tmp_path: Path) -> None:
+    source = rows(tmp_path / "data.tsv", [("positive", "it was good"), ("negative", "it was not good")])
+    with pytest.raises(DataError, match="synonyms take a model that fills masks"):
+        next(robustness(classifier, source, classifier))
+
+
+def test_labels_that_a_model_has_not_are_told_before_anything_is_measured(repository: Path, tmp_path: Path) -> None:
+    source = rows(tmp_path / "data.tsv", [("positive", "it was good"), ("other", "it was not good")])
+    with pytest.raises(DataError, match="label 'other' is none of sentiment/1's"):
+        next(compare([repository / "sentiment" / "1"], source, "cpu"))

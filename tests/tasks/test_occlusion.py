@@ -19,6 +19,7 @@ def test_a_word_is_a_run_of_letters_a_character_of_chinese_or_a_run_of_signs() -
     assert shown("It wasn't good, 很好 well-made!! 🎉 x²") == [
         "It", "wasn't", "good", ",", "很", "好", "well-made", "!!", "🎉", "x²"
     ]  # fmt: skip
+    assert shown("Pe\u0301rez नमस्ते") == ["Pe\u0301rez", "नमस्ते"]
 
 
 @given(TEXTS, st.integers(1, 12))

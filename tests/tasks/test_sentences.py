@@ -25,6 +25,8 @@ def split(text: str) -> list[str]:
         ("He said e.g. this and went on. Fine.", ["He said e.g. this and went on.", "Fine."]),
         ("It is 3.5 metres. and so on", ["It is 3.5 metres. and so on"]),  # a small letter goes on
         ("東京は大きい。京都も！はい", ["東京は大きい。", "京都も！", "はい"]),
+        ("वह आया। वह गया॥ अंत", ["वह आया।", "वह गया॥", "अंत"]),
+        ("هل أنت هنا؟ نعم۔ حسنا", ["هل أنت هنا؟", "نعم۔", "حسنا"]),
         ("  \n\n  ", []),
     ],
 )

@@ -1,9 +1,11 @@
 """Labels of words to spans: by their prefixes, whatever the scheme; in time that grows with the text alone."""
 
 import time
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from service.tasks.token_classification import WORD, TokenClassification
 
@@ -61,10 +63,33 @@ def test_a_dash_in_the_names_of_labels_is_no_prefix() -> None:
         ("AT&T is well-known.", ["AT&T", "is", "well-known", "."]),
         ("It ended.Then", ["It", "ended", ".", "Then"]),
         ("東京は", ["東", "京", "は"]),
+        ("Apple Inc. opened in St. Louis.", ["Apple", "Inc.", "opened", "in", "St.", "Louis", "."]),
+        ("Co.uk or Disco.", ["Co", ".", "uk", "or", "Disco", "."]),
+        ("E\u0301mile Zoe\u0308's cafe\u0301.", ["E\u0301mile", "Zoe\u0308's", "cafe\u0301", "."]),
+        ("हिन्दी भाषा।", ["हिन्दी", "भाषा", "।"]),
+        ("ข้อมูล كِتَابٌ می\u200cخواهم", ["ข้อมูล", "كِتَابٌ", "می\u200cخواهم"]),
+        ("か\u3099 ❤\ufe0f \u0301x", ["か\u3099", "❤\ufe0f", "\u0301", "x"]),
     ],
 )
 def test_words_are_those_that_people_tag(text: str, words: list[str]) -> None:
     assert [match[0] for match in WORD.finditer(text)] == words
+
+
+@given(st.text(alphabet="aéE\u0301 1.'-हि\u094dन\u200cか\u3099&", max_size=30))
+def test_words_hold_all_that_is_no_white_space_and_a_mark_stays_with_its_letter(text: str) -> None:
+    found = [match.span() for match in WORD.finditer(text)]
+    held = {place for start, end in found for place in range(start, end)}
+
+    assert held == {place for place, letter in enumerate(text) if not letter.isspace()}
+    for start, _ in found[1:]:
+        assert not (unicodedata.combining(text[start]) and text[start - 1].isalnum())
+
+
+def test_the_words_of_a_long_text_take_time_that_grows_with_it() -> None:
+    began = time.perf_counter()
+    for text in ("a" * 400_000, "a\u0301" * 200_000, "a-" * 200_000 + "!", "\u0301" * 400_000):
+        assert sum(len(match[0]) for match in WORD.finditer(text)) == len(text)
+    assert time.perf_counter() - began < 5
 
 
 def test_the_score_of_a_span_is_the_mean_of_its_words() -> None:

@@ -247,3 +247,46 @@ def test_a_field_that_is_too_long_is_named_with_its_line(tmp_path: Path) -> None
 
     with pytest.raises(DataError, match=r"long\.csv, line [23]: field larger than field limit"):
         read_labelled(path)
+
+
+@pytest.mark.parametrize("name", ["rows.tsv", "rows.csv", "rows.jsonl"])
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    rows = [("good", "it was"), ("bad", "it was not")]
+    mark = "\t" if name.endswith(".tsv") else ","
+    plain = "".join(f"{label}{mark}{text}\n" for label, text in [("label", "text"), *rows])
+    lines = "".join(json.dumps({"label": label, "text": text}) + "\n\n" for label, text in rows)  # empty lines are none
+    path.write_text(lines if name.endswith(".jsonl") else plain, encoding="utf-8-sig")
+    assert [(row.label, row.text) for row in read_labelled(path)] == rows
+
+
+@pytest.mark.parametrize("pair", [5, ["a", "b"], {"a": 1}])
+def test_a_second_text_is_a_text(tmp_path: Path, pair: Any) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"label": "a", "text": "b", "text_pair": pair}) + "\n")
+    with pytest.raises(DataError, match="line 1: text_pair is"):
+        read_labelled(path)
+
+
+def test_rows_that_are_nested_without_end_are_an_error_of_their_line(tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "squad.json"):
+        path = tmp_path / name
+        path.write_text("[" * 100_000)
+        with pytest.raises(DataError, match=name):
+            read_labelled(path) if name == "rows.jsonl" else read_questions(path)
+
+
+@pytest.mark.parametrize("change", [{"question": None}, {"question": 5}, {"answers": [{"text": 5, "answer_start": 0}]}])
+def test_a_question_is_a_text(tmp_path: Path, change: dict[str, Any]) -> None:
+    asked = {"id": "1", "question": "Who?", "answers": []} | change
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"title": None, "paragraphs": [{"context": "Ann", "qas": [asked]}]}]}))
+    with pytest.raises(DataError, match="texts"):
+        read_questions(path)
+
+
+def test_an_article_may_have_no_title(tmp_path: Path) -> None:
+    asked = {"id": "1", "question": "Who?", "answers": []}
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps({"data": [{"title": None, "paragraphs": [{"context": "Ann", "qas": [asked]}]}]}))
+    assert [question.title for question in read_questions(path)] == [""]

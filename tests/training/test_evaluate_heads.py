@@ -79,6 +79,69 @@ def test_conlls_form_is_read(engines: dict[str, Engine], tmp_path: Path) -> None
     assert (found["texts"], found["spans"]) == (2, 2)
 
 
+def test_words_are_those_of_the_file(
+    engines: dict[str, Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a tagger was taught: the label of the first token of each of them, and of no other token."""
+    words = ["St.", "Ann's", "a+b", "slept", "."]
+    seen = {}
+
+    def decode(task: Any, encoded: Any, logits: Any, given: Any = None) -> list[Any]:
+        seen["words"] = [encoded.text[start:end] for start, end in given]
+        return []
+
+    monkeypatch.setattr(type(engines["token-classification"].task), "decode", decode)
+    path = tmp_path / "test.conll"
+    path.write_text("".join(f"{word} B-PER\n" for word in words))
+    evaluate_head(engines["token-classification"], path)
+    assert seen["words"] == words
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.conll", "Clara O\nSmith B-ORG\n", "line 2: label 'B-ORG'"),
+        ("a.conll", "Clara\nSmith\n", "line 1: label ''"),
+        ("a.jsonl", '{"text": "Ann", "spans": [{"start": 0, "end": 3, "label": "ORG"}]}\n', "line 1: no span .* 'ORG'"),
+        ("a.jsonl", '\n{"text": 5, "spans": []}\n', "line 2: '5' is no text"),
+    ],
+)
+def test_labels_that_the_model_has_not_are_refused(
+    engines: dict[str, Engine], tmp_path: Path, name: str, content: str, told: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=told):
+        evaluate_head(engines["token-classification"], path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(engines: dict[str, Engine], tmp_path: Path) -> None:
+    path = tmp_path / "test.conll"
+    path.write_text("Clara B-PER\n", encoding="utf-8-sig")
+    (example,) = evaluate_heads._conll(path, engines["token-classification"].task)  # type: ignore[arg-type]
+    assert example.text == "Clara"
+
+
+@pytest.mark.parametrize("row", [{"choices": "ab", "label": 0}, {"choices": ["a", "b"], "label": 0.9}])
+def test_choices_are_a_list_and_the_right_one_is_a_whole_number(
+    engines: dict[str, Engine], tmp_path: Path, row: dict[str, Any]
+) -> None:
+    with pytest.raises(DataError, match="a row has not"):
+        evaluate_head(engines["multiple-choice"], jsonl(tmp_path / "rows.jsonl", [{"prompt": "Where?"} | row]))
+
+
+def test_a_row_that_cannot_be_served_is_told_with_its_file(engines: dict[str, Engine], tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "rows.jsonl", [{"prompt": "", "choices": ["a", "b"], "label": 0}])
+    with pytest.raises(DataError, match=r"rows\.jsonl: a row of it cannot be served"):
+        evaluate_head(engines["multiple-choice"], path)
+
+
+def test_what_is_no_number_has_no_rank(engines: dict[str, Engine], tmp_path: Path) -> None:
+    rows = [{"text": "a", "text_pair": "b", "label": label} for label in ("nan", 1, 2)]
+    with pytest.raises(DataError, match="no finite number"):
+        evaluate_head(engines["feature-extraction"], jsonl(tmp_path / "pairs.jsonl", rows))
+
+
 def test_vectors_of_equal_texts_are_most_alike(engines: dict[str, Engine], tmp_path: Path) -> None:
     rows = [{"text": "it was good", "text_pair": "it was good", "label": 5}]
     rows += [{"text": "it was good", "text_pair": "Clara repaired the clock", "label": 0}] * 2

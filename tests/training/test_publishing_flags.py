@@ -21,6 +21,7 @@ WRONG = [
     (["--exits-on", "others.tsv"], "--exits-on others.tsv: label 'bad'"),
     (["--evaluate", "rows.tsv", "--evaluate", "sub/rows.tsv"], "two files have one name"),
     (["--precision", "int8"], "gate"),
+    (["--model-repo", "rows.tsv"], "--model-repo rows.tsv: it is a file"),
 ]
 
 

@@ -97,3 +97,15 @@ def test_messages_that_differ_in_their_numbers_stay_on_one_side() -> None:
     assert sum(map(len, parts)) == len(rows)
     assert sum(any(row.text.startswith("Call") for row in part) for part in parts) == 1
     assert all({row.label for row in part} == {"spam", "ham"} for part in parts)
+
+
+def test_a_part_of_too_many_digits_is_no_part_but_a_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        labelled(f"{tmp_path / 'rows.tsv'}:1/{'9' * 5000}")
+
+
+def test_a_text_with_two_labels_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*texts(a=20, b=20), Labelled("b", "the same"), Labelled("a", "the same")]
+    parts = hold_out_rows(rows, 0.2, 1)
+    assert [row.label for part in parts for row in part if row.text == "the same"] == ["a"]
+    assert "1 texts have two labels, of which the last counts, such as 'the same'" in capsys.readouterr().err
