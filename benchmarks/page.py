@@ -74,10 +74,12 @@ def main(folder: Path) -> None:
     print(HEAD)
     print((Path(__file__).parent / "remarks.md").read_text())  # by hand: what a table cannot say
     for part, text in PARTS.items():
-        file = folder / f"{part}.json"
-        if file.exists():
+        # Beside the report of this machine may lie those of others, such as peers-avx2.json.
+        files = [file for file in (folder / f"{part}.json", *sorted(folder.glob(f"{part}-*.json"))) if file.exists()]
+        for number, file in enumerate(files):
             report = json.loads(file.read_text())
-            print(f"{text}\n\n{report['machine']}, {report['date']}.\n\n{table(report['rows'])}\n")
+            head = "" if number else f"{text}\n\n"
+            print(f"{head}{report['machine']}, {report['date']}.\n\n{table(report['rows'])}\n")
     operators = folder / "operators.md"
     if operators.exists():
         print(f"{OPERATORS}\n\n{operators.read_text().strip()}")
