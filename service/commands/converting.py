@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence as Seq
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,10 @@ from .serving import add_repository
 if TYPE_CHECKING:
     from ..conversion.checkpoint import Checkpoint
     from ..serving.engine import Engine
+    from ..types import Sequence
 
 FORMATS = ("checkpoint", "onnx", "torch", "triton")
+RANGED = 256  # sequences that ranges are measured on
 PRECISIONS = ("fp32", "fp16", "int8", "auto")
 
 
@@ -39,6 +41,8 @@ def add_publishing(parser: argparse.ArgumentParser) -> None:
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "FILE[:K/N]"}
     parser.add_argument("--gate", **several, help="real data on which a lower precision must hold its score")
     parser.add_argument("--gate-points", type=finite, default=0.5, help="what it may lose there [0.5]")
+    told = "measure the ranges of eight bits on its first texts: faster; takes --gate"
+    parser.add_argument("--ranges", metavar="FILE[:K/N]", help=told)
     parser.add_argument("--calibrate", **several, help="fit what scores mean on FILE")
     parser.add_argument("--exits", metavar="FILE[:K/N]", help="choose an early exit on FILE")
     parser.add_argument("--evaluate", **several, help="score it on FILE")
@@ -70,7 +74,8 @@ def publish(checkpoint: str, name: str, options: argparse.Namespace) -> int:
     from ..conversion.precision import Gate
 
     check_publishing(name, options)
-    gate = Gate(options.gate_points, gate_scores(options.gate)) if options.gate else None
+    rows = ranging(options.ranges) if options.ranges else None
+    gate = Gate(options.gate_points, gate_scores(options.gate), rows) if options.gate else None
     chosen = Options(name, options.task, options.window, options.overlap, options.licence, options.precision, gate)
 
     def check(read: "Checkpoint") -> None:
@@ -90,13 +95,17 @@ def check_publishing(name: str, options: argparse.Namespace) -> None:
     if options.model_repo.exists() and not options.model_repo.is_dir():
         raise RepositoryError(f"--model-repo {options.model_repo}: it is a file; wanted a folder, there or to be made")
     check_wish(options.precision, gated=bool(options.gate))
+    if options.ranges and not options.gate:
+        raise DataError(
+            "--ranges: eight bits with fixed ranges are published only where they keep their score: --gate FILE"
+        )
     for sources in (options.gate, options.evaluate):
         names = [name_of(source) for source in sources]
         if len(set(names)) < len(names):
             raise DataError(f"two files have one name ({', '.join(names)}), and figures go by it: rename one of them")
 
 
-def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], written: Collection[Path] = ()) -> None:
+def check_files(options: argparse.Namespace, task: str, labels: Seq[str], written: Collection[Path] = ()) -> None:
     """Every file that the model is to be measured or fitted on, but those that are ``written`` meanwhile.
 
     DataError names flag and file.
@@ -106,6 +115,7 @@ def check_files(options: argparse.Namespace, task: str, labels: Sequence[str], w
 
     exits = "--exits-on" if "teach_exits" in options else "--exits"  # train has another --exits
     flags = {"--gate": options.gate, "--calibrate": options.calibrate, "--evaluate": options.evaluate}
+    flags["--ranges"] = [options.ranges] if options.ranges else []
     flags[exits] = [options.exits] if options.exits else []
     for flag, sources in flags.items():
         for source in sources:
@@ -148,6 +158,22 @@ def gate_scores(sources: list[str]) -> Callable[["Engine"], dict[str, float]]:
         return found
 
     return scores
+
+
+def ranging(source: str) -> Callable[["Engine"], list["Sequence"]]:
+    """Sequences of the first texts of ``source``, as ``engine`` reads them."""
+    from ..training import splits
+    from ..training.predictors import classification, encode_questions, encode_texts, reader
+
+    def rows(engine: "Engine") -> list["Sequence"]:
+        encoded: Iterable[Any]
+        if splits.is_questions(source):
+            encoded = encode_questions(reader(engine), splits.questions(source)[:RANGED])
+        else:
+            encoded = encode_texts(classification(engine), splits.labelled(source)[:RANGED])
+        return [row for item in encoded for row in item.sequences][:RANGED]
+
+    return rows
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:

@@ -100,6 +100,7 @@ def _check_out(options: argparse.Namespace) -> None:
     if not options.dev and options.task != "question-answering":
         check_not_written(options.train, [options.out / "dev.jsonl", options.out / "test.jsonl"])
     flags = {"--gate": options.gate, "--calibrate": options.calibrate, "--evaluate": options.evaluate}
+    flags["--ranges"] = options.ranges
     given = [flag for flag, value in (flags | {"--exits-on": options.exits}).items() if value]
     if given and not options.publish:
         raise UsageError(f"{given[0]} is a part of publishing: give --publish NAME as well")

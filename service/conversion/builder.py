@@ -1,16 +1,22 @@
 """The pieces that the graphs are built of: nodes, weights in the right precision, products in float or in eight bits.
 
 In eight bits, weights are rounded by column and activations by row, so that a token's result does not depend on what
-else is in the step.  The weights' integers are made from the stored floats when the graph is loaded (ONNX Runtime folds
-what depends on initializers alone), so the file holds no second copy.
+else is in the step.  Where the ranges of the channels were measured (``ranges.py``) activations are rounded by channel:
+nothing is looked at, which is faster, and the channels' steps are a part of the weights.
+
+The weights' integers are made from the stored floats when the graph is loaded (ONNX Runtime folds what depends on
+initializers alone), so the file holds no second copy.
 
 Weights have seven bits where that keeps the score.  Processors without VNNI add two products of uint8 and int8 in
 sixteen bits: 2 x 255 x 127 overflows them, 2 x 255 x 63 does not, so one set of integers is right on all of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
@@ -30,6 +36,9 @@ class Target:
     ``weight_bits``: with 7, a weight is -63 to 63, and the product is exact on every processor; with 8 it is -127 to
     127, and the product exact only where there is VNNI.
 
+    ``ranges``: how far each channel goes that a matrix in eight bits reads, by matrix, of all of them; empty where
+    activations are rounded by row.
+
     ``rounded``: computes in float32, and rounds weights and what each kernel of CUDA would give out to float16, as a
     card does that adds up in float32.  ONNX Runtime's own float16 on the CPU leaves kernels together in float32.
     """
@@ -39,6 +48,12 @@ class Target:
     int8: frozenset[str] = frozenset()
     weight_bits: WeightBits = 7
     rounded: bool = False
+    ranges: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict, compare=False)
+
+    @property
+    def by_row(self) -> bool:
+        """Are there matrices in eight bits whose rows are looked at?"""
+        return bool(self.int8) and not self.ranges
 
 
 CPU = Target("cpu", "float32")
@@ -104,6 +119,8 @@ class Graph:
     def dense(self, x: str, name: str) -> str:
         """``x`` times a matrix, plus its bias."""
         if self._in_eight_bits(name):
+            if self.target.ranges:
+                return self._in_its_range(x, name, self.weight(f"{name}.bias"))
             return self.add("Add", self.matmul(x, name), self.weight(f"{name}.bias"))
         return self.add("Gemm", x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias"))
 
@@ -111,6 +128,8 @@ class Graph:
         """``x`` times a matrix, in float or in eight bits."""
         if not self._in_eight_bits(name):
             return self.add("MatMul", x, self.weight(f"{name}.weight"))
+        if self.target.ranges:
+            return self._in_its_range(x, name)
         matrix, scale = self.quantized_weight(f"{name}.weight")
         step = self._constant("int8.step", TensorProto.FLOAT, [], [1 / 127])
         one = self._constant("int8.one", TensorProto.FLOAT, [], [1.0])
@@ -121,6 +140,18 @@ class Graph:
         return self.add(
             "Mul", self.add("MatMulIntegerToFloat", codes, matrix, one, scale, middle, domain=MICROSOFT), row
         )
+
+    def _in_its_range(self, x: str, name: str, bias: str = "") -> str:
+        """``x`` times a matrix, whose rows are multiplied by the step of the channel that they meet."""
+        steps = self.target.ranges[name] / 127
+        folded = self._constant(f"{name}.step", TensorProto.FLOAT, [len(steps)], steps.tolist())
+        inverse = self._constant(f"{name}.inverse", TensorProto.FLOAT, [len(steps)], (1 / steps).tolist())
+        one = self._constant("int8.one", TensorProto.FLOAT, [], [1.0])
+        middle = self._constant("int8.middle", TensorProto.UINT8, [], [128])
+        matrix, scale = self.quantized_weight(f"{name}.weight", folded)
+        codes = self.add("QuantizeLinear", self.add("Mul", x, inverse), one, middle)
+        given = [codes, matrix, one, scale, middle] + (["", bias] if bias else [])
+        return self.add("MatMulIntegerToFloat", *given, domain=MICROSOFT)
 
     def middles(self, x: str) -> str:
         """The code of zero, 128, for each row of ``x`` (tokens, 1)."""
@@ -138,11 +169,20 @@ class Graph:
         tiny = self._constant("int8.tiny", TensorProto.FLOAT, [], [1e-12])
         return self.add("Max", self.add("ReduceMax", x, axis, keepdims=1), low, tiny)
 
-    def quantized_weight(self, name: str) -> tuple[str, str]:
-        """The weight ``name`` as int8 with one scale a column, made of what the file holds when the graph is loaded."""
+    def quantized_weight(self, name: str, steps: str = "") -> tuple[str, str]:
+        """The weight ``name`` as int8 with one scale a column, made of what the file holds when the graph is loaded.
+
+        ``steps``: each row is multiplied by one before."""
         integers, scale = f"{name}.int8", f"{name}.scale"
         if f"{name}.zero" not in self.initializers:
             floats = self.weight(name)
+            if steps:
+                down = self.constant("int8.down", [1])
+                self._casts += [
+                    helper.make_node("Unsqueeze", [steps, down], [f"{name}.steps"]),
+                    helper.make_node("Mul", [floats, f"{name}.steps"], [f"{name}.folded"]),
+                ]
+                floats = f"{name}.folded"
             columns = self.initializers[name].dims[1]
             zero = self._constant(f"{name}.zero", TensorProto.INT8, [columns], [0] * columns)
             largest = 2 ** (self.target.weight_bits - 1) - 1

@@ -87,11 +87,11 @@ def _embed(graph: Graph, network: Network) -> onnx.GraphProto:
 def _layers(graph: Graph, network: Network) -> onnx.GraphProto:
     """One Loop a group; its trip count is what of ``first .. first + count`` falls into the group's own layers."""
     shape = network.shape
-    if graph.target.int8:
+    if graph.target.by_row:
         graph.zero_points = graph.middles("hidden")
     if narrows(network):
         graph.add("Gather", "tokens_at", "kept", out=KEPT_AT)
-        if graph.target.int8:
+        if graph.target.by_row:
             graph.add("Gather", graph.zero_points, "kept", out=KEPT_ZERO_POINTS)
     last = graph.add("Add", "first", "count")
     hidden = "hidden"

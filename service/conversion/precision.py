@@ -3,13 +3,13 @@
 The gate compares with float32 on the same files, through the code that serves.  Where eight bits in all four matrices
 of the layer lose too much, the output of the feed-forward part goes back to float, then that of attention, then all
 but the feed-forward part's input: the ones that suffer first go first.  Weights of seven bits are tried before those of
-eight: they serve every processor alike.
+eight: they serve every processor alike.  With rows to measure ranges on, the forms that use them are tried first.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence as Seq
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..serving.loading import assemble, choose_precision, make_attention, make_m
 from ..types import Sequence
 from .builder import CPU, LAYER_MATRICES, ROUNDED, Target, WeightBits
 from .graph import Network, build
+from .ranges import measured
 from .unrolled import build_layers, build_tensors, counts
 from .verify import TOLERANCE, difference
 from .weights import FILE as WEIGHTS
@@ -40,10 +41,14 @@ INT8 = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """``scores`` gives an engine's scores in points by name; each may lose at most ``points``."""
+    """``scores`` gives an engine's scores in points by name; each may lose at most ``points``.
+
+    ``rows``, if given: what the ranges of eight bits are measured on (``ranges.py``).
+    """
 
     points: float
     scores: Callable[[Engine], Mapping[str, float]]
+    rows: Callable[[Engine], Seq[Sequence]] | None = None
 
     def lost(self, before: Mapping[str, float], after: Mapping[str, float]) -> float:
         return max(before[name] - after[name] for name in before)
@@ -170,7 +175,7 @@ class _Trial:
         """The CPU's graphs in int8 if a form of it keeps the score and is faster than float32 (or is a must)."""
         self.report["cpu"] = "int8"
         # Weights of eight bits cannot be judged without VNNI: their products overflow here.
-        for target in (one for one in INT8 if one.weight_bits == 7 or current().vnni):
+        for target in (one for one in self._forms() if one.weight_bits == 7 or current().vnni):
             tried, lost, seconds = self._try(manifest, target)
             # Both timed now: what else the machine does at another time decides nothing.
             if lost <= self._gate.points and (must or seconds < speed(self._exact)):
@@ -183,6 +188,13 @@ class _Trial:
             )
         return self._floats(manifest)
 
+    def _forms(self) -> Seq[Target]:
+        """Those with measured ranges first: they are faster."""
+        if self._gate.rows is None:
+            return INT8
+        ranges = measured(self._folder, self._network, self._exact, self._gate.rows(self._exact))
+        return [*(replace(target, ranges=ranges) for target in INT8), *INT8]
+
     def _floats(self, manifest: Manifest) -> Manifest:
         self.report["cpu"] = "float32"
         return put(self._folder, manifest, self._network, CPU)
@@ -193,8 +205,9 @@ class _Trial:
         engine = staged_engine(self._folder, tried)
         after, seconds = self._gate.scores(engine), speed(engine)
         lost = round(self._gate.lost(self._before, after), 3)
-        entry = {"precision": target.precision, "matrices": sorted(target.int8), "lost": lost}
+        entry: dict[str, Any] = {"precision": target.precision, "matrices": sorted(target.int8), "lost": lost}
         entry |= {"weight_bits": target.weight_bits} if target.int8 else {}
+        entry |= {"ranges": "measured"} if target.ranges else {}
         self.report["tried"].append(entry | _entry(after, seconds))
         return tried, lost, seconds
 

@@ -64,11 +64,13 @@ def _target(folder: Path, graphs: Graphs) -> Target:
     """What the version's graphs for the CPU were made for; which matrices are in eight bits, they say themselves."""
     if graphs.precision != "int8":
         return CPU
-    loops = onnx.load(folder / str(graphs.layers), load_external_data=False).graph.node
-    bodies = [part.g for node in loops for part in node.attribute if part.name == "body"]
+    graph = onnx.load(folder / str(graphs.layers), load_external_data=False).graph
+    bodies = [part.g for node in graph.node for part in node.attribute if part.name == "body"]
     products = [node for body in bodies for node in body.node if node.op_type == "MatMulIntegerToFloat"]
     matrices = {node.input[1].removesuffix(".weight.int8").rpartition(".")[2] for node in products}
-    return Target("cpu", "int8", frozenset(matrices), graphs.weight_bits)
+    steps = {one.name.removesuffix(".step"): one for one in graph.initializer if one.name.endswith(".step")}
+    ranges = {name: 127 * onnx.numpy_helper.to_array(one) for name, one in steps.items() if name != "int8"}
+    return Target("cpu", "int8", frozenset(matrices), graphs.weight_bits, ranges=ranges)
 
 
 def _on_the_cpu(folder: Path, manifest: Manifest) -> list[Engine]:
