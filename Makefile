@@ -34,7 +34,7 @@ serve: $(BIN)/.serving  ## the service with the default models
 # Two of these run at a time.  The others are timed, or start processes that want the machine: one at a time.
 PURE = $(addprefix tests/,conversion documents judging repository tasks training)
 # What depends on the processor runs a second time as on one without VNNI and bfloat16, whatever this one has.
-BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py checkpoint.py) tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
+BOTH_WAYS = $(addprefix tests/conversion/test_,graph.py pipeline.py precision.py ranges.py checkpoint.py) tests/runtime tests/serving/test_loading.py tests/system/test_readme.py \
   tests/system/test_early_exit.py tests/training/test_evaluate.py tests/test_shipped_models.py
 # The same routes, where the models are in another process.
 SHARED = tests/api/test_classify.py tests/api/test_qa.py tests/api/test_explain.py tests/api/test_operations.py \
