@@ -17,7 +17,6 @@ from service.conversion.precision import INT8, Gate
 from service.conversion.ranges import HEADROOM, LEAST, Ranges, measured
 from service.conversion.renew import renew
 from service.repository.store import read_manifest
-from service.runtime.processor import current
 from service.serving.engine import Engine
 from tests.checkpoints import save_checkpoint
 from tests.conversion.test_graph import SHAPES, converted
@@ -120,7 +119,7 @@ def test_a_version_in_its_ranges_is_published_and_renewed(command: list[str]) ->
 
 
 def test_where_no_range_holds_the_score_each_row_is_looked_at(tmp_path: Path) -> None:
-    ranged_forms = len([target for target in INT8 if target.weight_bits == 7 or current().vnni])
+    ranged_forms = len([target for target in INT8 if target.weight_bits == 7])
     scores = itertools.chain([100.0, 100.0], [0.0] * ranged_forms, itertools.repeat(100.0))  # float32, float16 first
     gate = Gate(0.5, lambda engine: {"score": next(scores)}, lambda engine: ROWS)
     version = convert(
