@@ -19,13 +19,6 @@ from ..types import Floats, Sequence
 from .rows import Row
 
 LEAST_BUDGET = 128  # tokens in a step
-ADDED = {  # columns, by task
-    "text-classification": ("label", "score"),
-    "question-answering": ("answer", "start", "end", "score", "no_answer_score"),
-    "token-classification": ("spans",),
-    "feature-extraction": ("embedding",),
-    "fill-mask": ("words", "scores"),
-}
 Encoded = EncodedText | EncodedQuestion | EncodedTokens | EncodedVector | EncodedMasks
 
 
@@ -48,7 +41,7 @@ class Columns:
 
     def check_apart(self, task: str, names: Iterable[str]) -> None:
         """UsageError where a row has a column among its ``names`` that the answer of a ``task`` has too."""
-        if both := sorted({self.prefix + name for name in (*ADDED[task], "error")} & set(names)):
+        if both := sorted({self.prefix + name for name in (*KINDS[task][2], "error")} & set(names)):
             raise UsageError(
                 f"the rows have a column {both[0]!r}, and so have the answers: rename it, or name the answers' "
                 "otherwise, such as with --prefix answer_"
@@ -155,11 +148,13 @@ def _words(task: FillMask, item: EncodedMasks, logits: Seq[Floats], options: dic
     return {"words": [one.word for one in best], "scores": [one.score for one in best]}
 
 
-# How a row is encoded, and what is answered, by task.
-KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Row]]] = {
-    "text-classification": (_classify, _label),
-    "question-answering": (_ask, _answered),
-    "token-classification": (lambda task, row, columns: task.encode(_text(row, columns.text)), _spans),
-    "feature-extraction": (lambda task, row, columns: task.encode(_text(row, columns.text), "windows"), _vector),
-    "fill-mask": (lambda task, row, columns: task.encode(_text(row, columns.text)), _words),
-}
+# How a row is encoded, what is answered, and the columns of the answer, by task.
+KINDS: dict[str, tuple[Callable[..., Any], Callable[..., Row], tuple[str, ...]]] = {
+    "text-classification": (_classify, _label, ("label", "score")),
+    "question-answering": (_ask, _answered, ("answer", "start", "end", "score", "no_answer_score")),
+    "token-classification": (lambda task, row, columns: task.encode(_text(row, columns.text)), _spans, ("spans",)),
+    "feature-extraction": (
+        lambda task, row, columns: task.encode(_text(row, columns.text), "windows"), _vector, ("embedding",),
+    ),
+    "fill-mask": (lambda task, row, columns: task.encode(_text(row, columns.text)), _words, ("words", "scores")),
+}  # fmt: skip

@@ -60,16 +60,15 @@ def _add_publishing(group: argparse._ArgumentGroup, parser: argparse.ArgumentPar
 
 
 def _recipe_flags(parser: argparse.ArgumentParser, *, batch_tokens: int, learning_rate: float) -> None:
-    some = count
     rate, tokens = f"at its highest [{learning_rate:g}]", f"padded tokens in a batch [{batch_tokens}]"
     parser.add_argument("--learning-rate", type=above_zero, default=learning_rate, help=rate)
-    parser.add_argument("--batch-tokens", type=some, default=batch_tokens, help=tokens)
-    parser.add_argument("--accumulate", type=some, default=1, help="batches to a step [1]")
+    parser.add_argument("--batch-tokens", type=count, default=batch_tokens, help=tokens)
+    parser.add_argument("--accumulate", type=count, default=1, help="batches to a step [1]")
     parser.add_argument("--minutes", type=above_zero, help="end after so long [train: never, pretrain: 20]")
     parser.add_argument("--warmup", type=chance, default=0.06, help="share of the run [0.06]")
     parser.add_argument("--weight-decay", type=not_negative, default=0.01, help="share of the rate [0.01]")
-    parser.add_argument("--evaluations", type=some, default=8, help="on the held-out examples [8]")
-    parser.add_argument("--patience", type=some, default=3, help="evaluations without a better score [3]")
+    parser.add_argument("--evaluations", type=count, default=8, help="on the held-out examples [8]")
+    parser.add_argument("--patience", type=count, default=3, help="evaluations without a better score [3]")
     parser.add_argument("--seed", type=from_zero, default=13, help="of the random numbers [13]")
 
 

@@ -13,10 +13,8 @@ import torch
 from transformers import AlbertConfig, AlbertModel, BertTokenizer
 
 from ..errors import CheckpointError
-from .bert import trimmed_vocabulary, write_tokenizer
+from .bert import SPECIAL, trimmed_vocabulary, write_tokenizer
 from .pretrain import Shape
-
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def from_scratch(word_pieces: Path, texts: Iterable[str], shape: Shape, out: Path, seed: int) -> None:

@@ -1,15 +1,14 @@
 import { connect } from "./api.js";
-import { bar, make } from "./dom.js";
+import { bar, lines, make } from "./dom.js";
 import { t } from "./text.js";
 
 export function start(panel) {
   const { model, texts } = panel.querySelector("form").elements;
-  const lines = () => texts.value.split("\n").filter((line) => line.trim());
   connect(
     panel,
     "classify",
-    () => ({ model: model.value, inputs: lines() }),
-    (found) => found.results.map((result, number) => item(lines()[number], result)),
+    () => ({ model: model.value, inputs: lines(texts) }),
+    (found) => found.results.map((result, number) => item(lines(texts)[number], result)),
   );
 }
 

@@ -25,5 +25,8 @@ export function bar(label, value) {
   return make("div", { class: "bar" }, make("span", {}, label), meter, make("span", {}, percent(value)));
 }
 
+// The lines of a field that say something.
+export const lines = (field) => field.value.split("\n").filter((line) => line.trim());
+
 // Code points, which the service counts, to JavaScript's units.
 export const points = (text) => Array.from(text);
