@@ -3,8 +3,8 @@
     ranges:  hidden, a packing plan  -> for each matrix of the layer the largest magnitude of each channel (channels,)
 
 All layers are written out in one graph, in float32 on the CPU; a matrix that several layers share has the largest of
-all.  A range that is fixed saves a product in eight bits most of what surrounds it (``builder.py``); what goes beyond is
-cut off, which the gate of the conversion judges.
+all.  A range that is fixed saves a product in eight bits most of what surrounds it (``builder.py``); what goes beyond
+is cut off, which the gate of the conversion judges.
 
 Source: post-training static quantization, Jacob et al. 2018; channels with a range each, Xiao et al. 2023.
 """
